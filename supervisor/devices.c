@@ -1,0 +1,176 @@
+#include "supervisor/devices.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/buf.h"
+#include "common/json.h"
+
+/* The processors of the probe's cpu:0, cpu:1, ... in order. */
+struct machine { int cores[SLOT_CORES], n_cores; const json_t *devices; };
+
+static struct machine machine_of(const json_t *probe)
+{
+    struct machine m = {.devices = json_object_get(probe, "devices")};
+    size_t i;
+    json_t *d;
+    json_array_foreach(m.devices, i, d)
+        if (strcmp(json_str(d, "kind", ""), "cpu") == 0 && m.n_cores < SLOT_CORES)
+            m.cores[m.n_cores++] = (int)json_integer_value(json_array_get(json_object_get(d, "cores"), 0));
+    return m;
+}
+
+/* valid_names lists what generation_devices may hold on this machine. */
+static void valid_names(const struct machine *m, struct buf *out)
+{
+    size_t i;
+    json_t *d;
+    buf_puts(out, "auto, cpu");
+    json_array_foreach(m->devices, i, d) {
+        const char *kind = json_str(d, "kind", "");
+        if (strcmp(kind, "cpu") != 0)
+            buf_printf(out, ", %s", json_str(d, "device", ""));
+    }
+    if (m->n_cores == 1)
+        buf_puts(out, ", cpu:0");
+    else if (m->n_cores > 1)
+        buf_printf(out, ", cpu:0 to cpu:%d, cpu:A-B", m->n_cores - 1);
+}
+
+static enum status refuse(const struct machine *m, const char *name, const char *why, struct error *err)
+{
+    AUTO_BUF names = BUF_INIT;
+    valid_names(m, &names);
+    return FAIL(err, NO_DEVICE, "generation_devices: '%s' %s; valid here: %s", name, why, buf_ok(&names) ? names.data : "cpu");
+}
+
+/* range reads "N" or "A-B"; false if TEXT is neither. */
+static bool range(const char *text, long *ret_first, long *ret_last)
+{
+    char *end;
+    if (!isdigit((unsigned char)*text))
+        return false;
+    *ret_first = *ret_last = strtol(text, &end, 10);
+    if (*end == '-' && isdigit((unsigned char)end[1]))
+        *ret_last = strtol(end + 1, &end, 10);
+    return *end == 0 && *ret_first <= *ret_last;
+}
+
+static enum status cpu_device(const struct machine *m, const char *name, struct device *d, struct error *err)
+{
+    long first, last;
+    if (!range(name + 4, &first, &last))
+        return refuse(m, name, "is malformed", err);
+    if (last >= m->n_cores)
+        return refuse(m, name, "is not there: the process may use fewer processors", err);
+    for (long c = first; c <= last; c++)
+        d->cores[d->n_cores++] = m->cores[c];
+    return ST_OK;
+}
+
+/* absent_gpu tells why a name for a device of another kind cannot be used. */
+static enum status other_device(const struct machine *m, const char *name, struct device *d, struct error *err)
+{
+    size_t i;
+    json_t *p;
+    bool gpus = false;
+    json_array_foreach(m->devices, i, p) {
+        bool is_gpu = strcmp(json_str(p, "kind", ""), "cpu") != 0;
+        gpus |= is_gpu;
+        if (is_gpu && (strcmp(json_str(p, "device", ""), name) == 0 || strcmp(json_str(p, "uuid", ""), name) == 0)) {
+            snprintf(d->kind, sizeof d->kind, "%s", json_str(p, "kind", ""));
+            snprintf(d->model, sizeof d->model, "%s", json_str(p, "name", ""));
+            d->memory_bytes = json_int(p, "memory_bytes", 0);
+            return ST_OK;
+        }
+    }
+    bool cuda = strncmp(name, "cuda", 4) == 0 && (name[4] == 0 || name[4] == ':');
+    bool gpu_uuid = strncmp(name, "GPU-", 4) == 0 || strncmp(name, "MIG-", 4) == 0;
+    if (cuda || gpu_uuid)
+        return refuse(m, name, gpus ? "is not there" : "is not there: this build has no CUDA module or no GPU is visible", err);
+    if (strcmp(name, "mps") == 0)
+        return refuse(m, name, "is not there: this build has no Metal backend", err);
+    return refuse(m, name, "is no device name", err);
+}
+
+static enum status one(const struct machine *m, const char *name, struct device *d, struct error *err)
+{
+    const json_t *cpu = json_array_get(m->devices, 0);
+    *d = (struct device){.kind = "cpu"};
+    if (strlen(name) >= sizeof d->name)
+        return refuse(m, name, "is malformed", err);
+    strcpy(d->name, name);
+    snprintf(d->model, sizeof d->model, "%s", json_str(cpu, "name", "CPU"));
+    d->memory_bytes = json_int(cpu, "memory_bytes", 0);
+    if (strcmp(name, "cpu") == 0)
+        return ST_OK;    /* its cores are what the others leave */
+    return strncmp(name, "cpu:", 4) == 0 ? cpu_device(m, name, d, err) : other_device(m, name, d, err);
+}
+
+static bool listed(const struct device *list, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* plain_cpu_cores gives "cpu" every processor that no other entry names. */
+static enum status plain_cpu_cores(const struct machine *m, struct device *list, int n, struct error *err)
+{
+    for (int i = 0; i < n; i++) {
+        if (strcmp(list[i].name, "cpu") != 0)
+            continue;
+        for (int c = 0; c < m->n_cores; c++) {
+            bool taken = false;
+            for (int k = 0; k < n; k++)
+                for (int j = 0; k != i && j < list[k].n_cores; j++)
+                    taken |= list[k].cores[j] == m->cores[c];
+            if (!taken)
+                list[i].cores[list[i].n_cores++] = m->cores[c];
+        }
+        if (!list[i].n_cores)
+            return refuse(m, "cpu", "has no processor left: the other entries name them all", err);
+    }
+    return ST_OK;
+}
+
+/* automatic expands "auto" and the empty list: every GPU for the former, the first device for the latter; the CPU when there is no GPU. */
+static void automatic(const struct machine *m, bool all, struct strlist *names)
+{
+    size_t i;
+    json_t *d;
+    json_array_foreach(m->devices, i, d)
+        if (strcmp(json_str(d, "kind", ""), "cpu") != 0 && (all || !names->n))
+            strlist_add(names, json_str(d, "device", ""));
+    if (!names->n)
+        strlist_add(names, "cpu");
+}
+
+enum status devices_resolve(const struct strlist *wanted, const json_t *probe, struct device ret[SLOT_MAX], int *ret_n, struct error *err)
+{
+    struct machine m = machine_of(probe);
+    struct strlist names = {0};
+    bool is_auto = wanted->n == 1 && strcmp(wanted->items[0], "auto") == 0;
+    if (is_auto || wanted->n == 0)
+        automatic(&m, is_auto, &names);
+    for (size_t i = 0; !is_auto && i < wanted->n; i++)
+        strlist_add(&names, wanted->items[i]);
+    int n = 0;
+    enum status s = ST_OK;
+    for (size_t i = 0; i < names.n && s == ST_OK; i++) {
+        if (listed(ret, n, names.items[i]))
+            continue;
+        if (n == SLOT_MAX)
+            s = FAIL(err, BAD_CONFIG, "generation_devices: more than %d entries", (int)SLOT_MAX);
+        else
+            s = one(&m, names.items[i], &ret[n++], err);
+    }
+    strlist_free(&names);
+    TRY(s);
+    TRY(plain_cpu_cores(&m, ret, n, err));
+    *ret_n = n;
+    return ST_OK;
+}

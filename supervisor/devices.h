@@ -1,0 +1,19 @@
+/* generation_devices against what the probe found: one slot per entry. */
+#pragma once
+#include <jansson.h>
+#include "common/config.h"
+#include "common/error.h"
+
+enum { SLOT_MAX = 64, SLOT_CORES = 256 };
+
+struct device {
+    char name[64];              /* as configured: "cpu:0", "cpu:0-3", "cpu", "cuda:1" */
+    char kind[16];              /* "cpu" */
+    char model[128];            /* what the hardware calls itself */
+    int64_t memory_bytes;
+    int cores[SLOT_CORES], n_cores;   /* processors, CPU only */
+};
+
+/* devices_resolve turns WANTED (generation_devices) into devices, duplicates removed in order. PROBE: galley-worker's answer. "auto": every GPU, else
+ * cpu; an empty list: one default device. NO_DEVICE: an absent or malformed entry, the valid ones named. */
+NODISCARD enum status devices_resolve(const struct strlist *wanted, const json_t *probe, struct device ret[SLOT_MAX], int *ret_n, struct error *err);

@@ -1,0 +1,471 @@
+/* The node's life: start, readiness, house-keeping, reload, drain, stop. */
+#include "supervisor/supervisor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/subprocess.h"
+#include "supervisor/control.h"
+
+enum { HOUSE_MS = 1000, EXIT_LIMIT_MS = 15000, OLD_WORKER_MS = 5000 };
+
+static void notify(const char *state)
+{
+#ifdef HAVE_SYSTEMD
+    sd_notify(0, state);
+#else
+    (void)state;
+#endif
+}
+
+int64_t supervisor_now_ms(void)
+{
+    return clock_wall_ms();
+}
+
+/* ---- readiness */
+
+bool supervisor_may_claim(const struct supervisor *sup)
+{
+    return sup->state == RUN_SERVING && !sup->paused && !sup->disk_low && !store_broken(sup->store, NULL);
+}
+
+bool supervisor_ready(const struct supervisor *sup, char *why, size_t size)
+{
+    char slots[400];
+    why[0] = 0;
+    if (sup->state != RUN_SERVING)
+        snprintf(why, size, "the node is %s", sup->state == RUN_STARTING ? "starting" : "draining");
+    else if (store_broken(sup->store, NULL))
+        snprintf(why, size, "the database does not take writes");
+    else if (sup->disk_low)
+        snprintf(why, size, "%s", sup->disk_text);
+    else if (sup->paused)
+        snprintf(why, size, "the queue is paused: 'galley queue resume' goes on");
+    else if (!pool_able(sup->pool)) {
+        pool_summary(sup->pool, slots, sizeof slots);
+        snprintf(why, size, "no worker is ready: %s", slots);
+    }
+    return !why[0];
+}
+
+static void node_event(struct supervisor *sup, const char *state, const char *reason)
+{
+    const struct ev_field fields[] = {EV_S("boot_id", sup->boot_id), EV_S("state", state), EV_S("reason", reason)};
+    relay_event(sup->relay, "ev/node ", "node_state_changed", fields, sizeof fields / sizeof fields[0]);
+}
+
+static bool below_floor(struct supervisor *sup, const char *dir, const char *what)
+{
+    struct statvfs v;
+    double floor_gb = sup->config->min_free_disk_gb;
+    if (floor_gb <= 0 || statvfs(dir, &v) != 0)
+        return false;
+    double free_gb = (double)v.f_bavail * (double)v.f_frsize / (1 << 30);
+    if (free_gb >= floor_gb)
+        return false;
+    snprintf(sup->disk_text, sizeof sup->disk_text, "disk of %s has %.2f GiB free, min_free_disk_gb is %.2f: free some space", what, free_gb, floor_gb);
+    return true;
+}
+
+static void check_disk(struct supervisor *sup)
+{
+    bool was = sup->disk_low;
+    sup->disk_low = below_floor(sup, sup->paths.state, "the state folder") || below_floor(sup, sup->paths.outputs, "outputs_dir");
+    if (sup->disk_low == was)
+        return;
+    if (sup->disk_low)
+        LOGE("nothing is started", "reason=\"%s\"", sup->disk_text);
+    node_event(sup, sup->disk_low ? "disk_low" : "serving", sup->disk_low ? sup->disk_text : NULL);
+    pool_dispatch(sup->pool);
+}
+
+/* ---- what the store committed */
+
+static void change_event(struct supervisor *sup, const struct item_change *c)
+{
+    bool first = c->to == ITEM_IN_PROGRESS;
+    const char *reader = item_state_reader_name(c->to), *state = item_state_name(c->to);
+    const struct ev_field fields[] = {
+        EV_S("status", reader), EV_S("state", strcmp(reader, state) ? state : NULL), EV_I("status_sequence", c->status_sequence),
+        EV_S("batch_id", first ? c->batch_id : NULL), EV_S("session_id", first ? c->session_id : NULL), EV_S("queue_id", first ? c->queue_id : NULL),
+        EV_S("origin", first && c->origin[0] ? c->origin : NULL), EV_S("destination", first && c->destination[0] ? c->destination : NULL),
+        EV_S("user_id", first ? c->user : NULL), EV_S("error_type", c->error_type), EV_S("error_message", c->error_message),
+    };
+    relay_item_event(sup->relay, c->item_id, c->attempt, c->device, "queue_item_status_changed", fields, sizeof fields / sizeof fields[0], item_state_terminal(c->to));
+}
+
+void supervisor_changed(struct supervisor *sup, const struct change_list *changes, bool bulk)
+{
+    for (size_t i = 0; i < changes->n; i++) {
+        const struct item_change *c = &changes->v[i];
+        if (c->from != ITEM_GONE)
+            sup->counts[c->from]--;
+        if (c->to != ITEM_GONE)
+            sup->counts[c->to]++;
+        bool told = bulk && c->to == ITEM_CANCELED && (c->from == ITEM_PENDING || c->from == ITEM_HELD);
+        if (c->from != ITEM_GONE && c->to != ITEM_GONE && !told)
+            change_event(sup, c);
+    }
+}
+
+/* ---- house-keeping */
+
+static _Noreturn void leave(struct supervisor *sup, int code)
+{
+    if (sup->private_dir[0])
+        tree_remove(sup->private_dir);
+    _exit(code);
+}
+
+static void on_store(void *arg)
+{
+    struct supervisor *sup = arg;
+    struct error err;
+    store_drain(sup->store);
+    if (store_broken(sup->store, &err)) {
+        LOGE("the database does not take writes; nothing more can be acknowledged", "error=\"%s\"", err.message);
+        leave(sup, 1);
+    }
+}
+
+static void ring_store(void *arg)
+{
+    struct supervisor *sup = arg;
+    loop_wake_ring(sup->store_wake);
+}
+
+static void on_house(void *arg)
+{
+    struct supervisor *sup = arg;
+    int64_t stuck = store_stuck_ms(sup->store);
+    check_disk(sup);
+    pool_dispatch(sup->pool);    /* backstop: nothing claimable waits longer than this */
+    if (stuck > sup->config->watchdog_ms) {
+        LOGE("the store does not answer", "ms=%lld", (long long)stuck);
+        leave(sup, 1);
+    }
+    if (stuck < sup->config->watchdog_ms / 2)
+        notify("WATCHDOG=1");
+    loop_timer_set(sup->house_timer, HOUSE_MS);
+}
+
+/* ---- stop */
+
+static void finish_stop(struct supervisor *sup)
+{
+    if (sup->state != RUN_STOPPING)
+        return;
+    if (pool_stopped(sup->pool) && pool_idle(sup->pool))
+        loop_stop(sup->loop);
+    else
+        loop_timer_set(sup->drain_timer, 20);
+}
+
+static void stop_now(struct supervisor *sup)
+{
+    if (sup->state == RUN_STOPPING)
+        return;
+    sup->state = RUN_STOPPING;
+    notify("STOPPING=1");
+    node_event(sup, "stopping", NULL);
+    pool_stop(sup->pool, false);
+    loop_timer_set(sup->exit_timer, EXIT_LIMIT_MS);
+    finish_stop(sup);
+}
+
+static void on_exit_timer(void *arg)
+{
+    struct supervisor *sup = arg;
+    LOGE("workers do not end; the next start looks after them", NULL);
+    loop_stop(sup->loop);
+}
+
+/* on_drain_timer runs while draining: until nothing runs or time is up. */
+static void on_drain_timer(void *arg)
+{
+    struct supervisor *sup = arg;
+    if (sup->state == RUN_STOPPING) {
+        finish_stop(sup);
+        return;
+    }
+    bool late = clock_ms() >= sup->drain_until_ms;
+    if (late || pool_idle(sup->pool))
+        stop_now(sup);
+    else
+        loop_timer_set(sup->drain_timer, 20);
+}
+
+void supervisor_drain(struct supervisor *sup)
+{
+    if (sup->state == RUN_DRAINING || sup->state == RUN_STOPPING) {
+        stop_now(sup);
+        return;
+    }
+    LOGI("draining", "ms=%lld", (long long)sup->config->drain_ms);
+    sup->state = RUN_DRAINING;
+    sup->drain_until_ms = clock_ms() + sup->config->drain_ms;
+    notify("STOPPING=1");
+    node_event(sup, "draining", NULL);
+    pool_stop(sup->pool, true);
+    loop_timer_set(sup->drain_timer, 0);
+}
+
+void supervisor_shutdown(struct supervisor *sup)
+{
+    stop_now(sup);
+}
+
+/* ---- reload */
+
+static enum status rescan_models(struct supervisor *sup, struct error *err)
+{
+    json_t *probe;
+    struct models *fresh;
+    TRY(probe_run(sup->models_dir, sup->paths.data, &probe, err));
+    enum status s = models_new(probe, &fresh, err);
+    json_decref(probe);
+    TRY(s);
+    models_free(sup->models);
+    sup->models = fresh;
+    return ST_OK;
+}
+
+enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, struct error *err)
+{
+    struct config *fresh;
+    enum log_level level = LOG_INFO;
+    TRY(config_load(sup->config_file[0] ? sup->config_file : NULL, sup->paths.config, &fresh, err));
+    enum status s = config_reload(sup->config, fresh, ret_restart, err);
+    config_free(fresh);
+    TRY(s);
+    log_level_from_name(sup->config->log_level, &level);
+    log_setup("galleyd", level, strcmp(sup->config->log_format, "json") == 0);
+    TRY(rescan_models(sup, err));
+    LOGI("configuration read again", "restart_needed=%zu models=%zu", ret_restart->n, json_array_size(models_list(sup->models)));
+    return ST_OK;
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct supervisor *sup = arg;
+    struct error err;
+    struct strlist restart = {0};
+    switch (signo) {
+    case SIGTERM:
+        supervisor_drain(sup);
+        break;
+    case SIGINT:
+        stop_now(sup);
+        break;
+    case SIGHUP:
+        notify("RELOADING=1");
+        if (supervisor_reload(sup, &restart, &err) != ST_OK)
+            LOGE("reload refused, the old configuration stays", "error=\"%s\"", err.message);
+        strlist_free(&restart);
+        notify("READY=1");
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_private(void *arg, uint32_t events)
+{
+    struct supervisor *sup = arg;
+    char c;
+    (void)events;
+    ssize_t n = read(sup->private_fd, &c, 1);
+    if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+        return;
+    loop_fd_del(sup->loop, sup->private_fd);
+    stop_now(sup);
+}
+
+/* ---- start */
+
+/* end_old_workers kills what an earlier galleyd left, by pid and start time. */
+static enum status end_old_workers(struct queue *q, struct error *err)
+{
+    struct worker_record old[SLOT_MAX * 4];
+    int n = 0;
+    TRY(queue_worker_list(q, old, SLOT_MAX * 4, &n, err));
+    for (int i = 0; i < n; i++) {
+        bool alive = old[i].pid > 1 && subprocess_start_time(old[i].pid) == old[i].start_time && old[i].start_time;
+        if (alive) {
+            LOGW("worker of an earlier galleyd ended", "pid=%d", old[i].pid);
+            kill(-old[i].pid, SIGKILL);
+            kill(old[i].pid, SIGKILL);
+            int64_t until = clock_ms() + OLD_WORKER_MS;
+            while (subprocess_start_time(old[i].pid) == old[i].start_time && clock_ms() < until)
+                usleep(2000);
+        }
+        TRY(queue_worker_forget(q, old[i].launch, err));
+    }
+    return ST_OK;
+}
+
+struct boot { int64_t first_seq; struct change_list recovered; bool paused_slots[SLOT_MAX]; };
+
+/* recover does what must be true before anything is served, in one transaction. */
+static enum status recover(struct supervisor *sup, struct queue *q, const struct device *devices, int n, struct boot *b, struct error *err)
+{
+    char text[16], key[100];
+    struct error ignored;
+    TRY(end_old_workers(q, err));
+    TRY(queue_recover(q, supervisor_now_ms(), &b->recovered, err));
+    if (sup->config->clear_queue_on_startup) {
+        struct change_list cleared = {0};
+        enum status s = queue_clear(q, NULL, &cleared, err);
+        change_list_fini(&cleared);
+        TRY(s);
+    }
+    TRY(queue_meta_get_int(q, "event_seq", 0, &b->first_seq, err));
+    TRY(queue_meta_set_int(q, "event_seq", b->first_seq + SEQ_BLOCK, err));
+    b->first_seq++;
+    TRY(queue_meta_set(q, "boot_id", sup->boot_id, err));
+    if (sup->config->start_paused)
+        TRY(queue_meta_set(q, "paused", "1", err));
+    sup->paused = queue_meta_get(q, "paused", text, sizeof text, &ignored) == ST_OK;
+    for (int i = 0; i < n; i++) {
+        snprintf(key, sizeof key, "paused %s", devices[i].name);
+        b->paused_slots[i] = queue_meta_get(q, key, text, sizeof text, &ignored) == ST_OK;
+    }
+    return queue_counts(q, NULL, sup->counts, err);
+}
+
+static enum status open_queue(struct supervisor *sup, const struct device *devices, int n, struct boot *b, struct error *err)
+{
+    struct queue *q;
+    struct queue_reader *reader;
+    TRY(queue_open(sup->paths.state, strcmp(sup->config->db_synchronous, "OFF") != 0, &q, err));
+    TRY(queue_begin(q, err));
+    TRY(recover(sup, q, devices, n, b, err));
+    TRY(queue_commit(q, err));
+    TRY(outputs_prepare(sup->paths.outputs, q, err));
+    TRY(queue_reader_open(sup->paths.state, &reader, err));
+    return store_start(q, reader, ring_store, sup, &sup->store, err);
+}
+
+struct seq_op { struct store_op op; int64_t upto; };
+
+static enum status run_seq(struct queue *q, struct store_op *op, struct error *err)
+{
+    return queue_meta_set_int(q, "event_seq", ((struct seq_op *)op)->upto, err);
+}
+
+static void seq_done(struct store_op *op, enum status st, const struct error *err)
+{
+    if (st != ST_OK)
+        LOGW("event numbers not reserved", "error=\"%s\"", err->message);
+    free(op);
+}
+
+static void reserve_seq(void *arg, int64_t upto)
+{
+    struct supervisor *sup = arg;
+    struct seq_op *s = calloc(1, sizeof *s);
+    if (!s)
+        return;
+    *s = (struct seq_op){{.run = run_seq, .done = seq_done}, upto};
+    store_submit(sup->store, &s->op);
+}
+
+static void answer_poll(void *arg, uint64_t token, enum wr_form form, const struct buf *reply)
+{
+    struct supervisor *sup = arg;
+    (void)form;
+    control_answer(sup->control, token, reply);
+}
+
+static enum status make_timers(struct supervisor *sup, struct error *err)
+{
+    sup->drain_timer = loop_timer_new(sup->loop, on_drain_timer, sup);
+    sup->house_timer = loop_timer_new(sup->loop, on_house, sup);
+    sup->exit_timer = loop_timer_new(sup->loop, on_exit_timer, sup);
+    return sup->drain_timer && sup->house_timer && sup->exit_timer ? ST_OK : FAIL(err, OUT_OF_MEMORY, "out of memory for timers");
+}
+
+static enum status make_folders(struct supervisor *sup, struct error *err)
+{
+    char dir[PATH_BYTES + 16];
+    TRY(paths_make_private(sup->paths.state, err));
+    TRY(paths_make_private(sup->paths.run, err));
+    snprintf(dir, sizeof dir, "%s/worker", sup->paths.run);
+    return paths_make_private(dir, err);
+}
+
+static enum status start(struct supervisor *sup, struct error *err)
+{
+    struct device devices[SLOT_MAX];
+    struct boot boot = {0};
+    int n;
+    json_t *probe;
+    TRY(loop_new(&sup->loop, err));
+    TRY(loop_signals(sup->loop, (int[]){SIGTERM, SIGINT, SIGHUP, 0}, on_signal, sup, err));
+    TRY(make_timers(sup, err));
+    TRY(probe_run(sup->models_dir, sup->paths.data, &probe, err));
+    enum status s = devices_resolve(&sup->config->generation_devices, probe, devices, &n, err);
+    if (s == ST_OK)
+        s = models_new(probe, &sup->models, err);
+    json_decref(probe);
+    TRY(s);
+    TRY(make_folders(sup, err));
+    TRY(loop_wake_new(sup->loop, on_store, sup, &sup->store_wake, err));
+    uuid_new(sup->boot_id);
+    TRY(open_queue(sup, devices, n, &boot, err));
+    struct relay_args relay = {sup->paths.run, boot.first_seq, reserve_seq, answer_poll, sup};
+    TRY(relay_new(sup->loop, &relay, &sup->relay, err));
+    TRY(pool_new(sup, devices, n, &sup->pool, err));
+    for (int i = 0; i < n; i++) {
+        const char *name;
+        if (boot.paused_slots[i])
+            TRY(pool_pause(sup->pool, devices[i].name, true, &name, err));
+    }
+    TRY(control_new(sup, &sup->control, err));
+    TRY(sp_guard_start((int)sup->config->listener_probe_ms, err));
+    if (sup->private_fd >= 0)
+        TRY(loop_fd_add(sup->loop, sup->private_fd, EPOLLIN, on_private, sup, err));
+    sup->state = RUN_SERVING;
+    node_event(sup, "serving", NULL);
+    for (size_t i = 0; i < boot.recovered.n; i++)
+        change_event(sup, &boot.recovered.v[i]);
+    change_list_fini(&boot.recovered);
+    check_disk(sup);
+    pool_start(sup->pool);
+    loop_timer_set(sup->house_timer, HOUSE_MS);
+    return ST_OK;
+}
+
+int supervisor_run(struct supervisor *sup, struct error *err)
+{
+    sup->started_ms = clock_ms();
+    enum status s = start(sup, err);
+    if (s != ST_OK) {
+        if (sup->pool)
+            pool_stop(sup->pool, false);
+        return s == ST_BAD_CONFIG || s == ST_NO_DEVICE ? 2 : 1;
+    }
+    LOGI("serving", "version=%s workers=%d control=%s/control state=%s outputs=%s ms=%lld", GALLEY_VERSION, pool_count(sup->pool), sup->paths.run, sup->paths.state,
+         sup->paths.outputs, (long long)(clock_ms() - sup->started_ms));
+    notify("READY=1");
+    if (sup->ready_fd >= 0 && write(sup->ready_fd, "ready\n", 6) == 6)
+        close(sup->ready_fd);
+    s = loop_run(sup->loop, err);
+    store_stop(sup->store);
+    LOGI("stopped", NULL);
+    return s == ST_OK ? 0 : 1;
+}

@@ -1,0 +1,1 @@
+galley_fuzz(config LIBS galley_common)

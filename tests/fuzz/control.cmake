@@ -1,0 +1,1 @@
+galley_fuzz(control SOURCES supervisor/control.c LIBS galley_proto galley_common)

@@ -1,0 +1,1 @@
+galley_fuzz(frames LIBS galley_proto)

@@ -1,0 +1,1 @@
+galley_fuzz(graph LIBS galley_graph)

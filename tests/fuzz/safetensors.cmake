@@ -1,0 +1,1 @@
+galley_fuzz(safetensors LIBS galley_engine)

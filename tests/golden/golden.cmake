@@ -1,0 +1,11 @@
+# The golden runner. A file kind_NAME.c here is a kind; the cases in data/ are run by ctest, one test per folder.
+file(GLOB golden_kinds CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/kind_*.c)
+add_executable(galley-golden ${CMAKE_CURRENT_LIST_DIR}/golden_main.c ${CMAKE_CURRENT_LIST_DIR}/golden.c ${CMAKE_CURRENT_LIST_DIR}/golden_files.c ${golden_kinds})
+target_include_directories(galley-golden PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+target_link_libraries(galley-golden PRIVATE golden_fixture galley_engine galley_image galley_backend galley_common PkgConfig::JANSSON m)
+file(GLOB golden_folders CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/data/*/cases.json)
+foreach(manifest ${golden_folders})
+  get_filename_component(folder ${manifest} DIRECTORY)
+  get_filename_component(kind ${folder} NAME)
+  galley_test(golden_${kind} 300 galley-golden ${folder})
+endforeach()

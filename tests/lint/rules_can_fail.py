@@ -1,0 +1,79 @@
+"""Every rule is shown a small tree that breaks it and must complain about it there, and nowhere else."""
+import os, subprocess, tempfile
+
+import rules
+
+BROKEN = {
+    "includes_follow_the_layers": {
+        "common/a.c": '#include "proto/x.h"\n', "graph/b.c": '#include "common/missing.h"\n', "proto/x.h": "", "worker/engine/e.c": '#include "worker/nodes/n.h"\n',
+        "worker/nodes/n.h": "", "supervisor/s.c": '#include "worker/w.h"\n', "worker/w.h": "", "client/c.c": '#include "client/d.c"\n', "client/d.c": ""},
+    "files_and_functions_are_short": {"common/long.c": "int f(void)\n{\n%s}\n" % ("    f();\n" * 81), "graph/huge.h": "\n" * 801},
+    "libraries_neither_log_nor_exit": {"common/a.c": "    exit(1);\n", "worker/engine/b.c": '    fprintf(stderr, "x");\n', "graph/c.c": '    LOGI("x", NULL);\n'},
+    "only_proto_uses_nng_and_only_calls_that_both_versions_have": {"supervisor/a.c": "#include <nng/nng.h>\n", "proto/b.c": "    nng_no_such_call(1);\n",
+                                                                   "tests/lint/nng_calls.txt": "nng_close\n"},
+    "tests_wait_for_events_not_for_time": {"tests/a.c": "    usleep(1000);\n", "tests/b.py": "time.sleep(1)\n", "tests/c.sh": "sleep 2\n"},
+    "no_leftovers_and_nothing_outside_the_tree": {"common/a.c": "/* TO" "DO later */\n", "docs/b.md": "see ../" "shared/x\n"},
+    "every_status_command_and_key_is_documented": {
+        "common/status.def": 'STATUS(OK, "ok", NONE, "done")\n', "common/config.def": "CONFIG(key_a, INT, 1, 0, 2, RELOAD, \"x\")\n",
+        "proto/commands.def": 'COMMAND(op_a, ANYONE, "x") END_COMMAND(op_a)\nLATER(op_b, "y")\n', "docs/x.md": "`ok`\n"},
+    "galleyd_links_no_engine": {"common/a.c": ""},
+}
+EXPECTED = {"includes_follow_the_layers": 5, "files_and_functions_are_short": 2, "libraries_neither_log_nor_exit": 3,
+            "only_proto_uses_nng_and_only_calls_that_both_versions_have": 2, "tests_wait_for_events_not_for_time": 3, "no_leftovers_and_nothing_outside_the_tree": 2,
+            "every_status_command_and_key_is_documented": 3, "galleyd_links_no_engine": 2}
+
+
+def write_tree(root, tree):
+    for name, text in tree.items():
+        os.makedirs(os.path.join(root, os.path.dirname(name)), exist_ok=True)
+        with open(os.path.join(root, name), "w") as f:
+            f.write(text)
+
+
+def forget():
+    for cached in (rules.files, rules.lines, rules.bare_lines):
+        cached.cache_clear()
+
+
+def complaints_about(rule, tree):
+    real = rules.ROOT
+    build = os.environ.pop("TEST_BUILD_DIR", None)
+    with tempfile.TemporaryDirectory() as root:
+        write_tree(root, tree)
+        rules.ROOT = root
+        forget()
+        try:
+            return list(rule())
+        finally:
+            rules.ROOT = real
+            forget()
+            if build is not None:
+                os.environ["TEST_BUILD_DIR"] = build
+
+
+def linked_against_an_engine():
+    """A program that needs oneDNN, as galleyd: the rule must name the library."""
+    with tempfile.TemporaryDirectory() as root:
+        write_tree(root, {"bin/x.c": "int main(void) { return 0; }\n"})
+        for program, library in (("galleyd", "-ldnnl"), ("galley", "-lm")):
+            subprocess.run(["gcc", os.path.join(root, "bin/x.c"), "-o", os.path.join(root, "bin", program), "-Wl,--no-as-needed", library], check=True)
+        before = os.environ.get("TEST_BUILD_DIR")
+        os.environ["TEST_BUILD_DIR"] = root
+        try:
+            return list(rules.galleyd_links_no_engine())
+        finally:
+            if before is None:
+                del os.environ["TEST_BUILD_DIR"]
+            else:
+                os.environ["TEST_BUILD_DIR"] = before
+
+
+def every_rule_can_fail():
+    for rule in rules.RULES:
+        name = rule.__name__
+        found = complaints_about(rule, BROKEN[name])
+        if len(found) != EXPECTED[name]:
+            yield "%s complains %d times about a tree with %d faults: %s" % (name, len(found), EXPECTED[name], found)
+    found = linked_against_an_engine()
+    if len(found) != 1 or "libdnnl" not in found[0]:
+        yield "galleyd_links_no_engine does not name libdnnl: %s" % found

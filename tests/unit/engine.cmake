@@ -1,0 +1,6 @@
+galley_unit(unit_safetensors SOURCES engine_safetensors.c LIBS galley_engine)
+galley_unit(unit_plan SOURCES engine_plan.c LIBS galley_engine)
+galley_unit(unit_model SOURCES engine_model.c LIBS golden_fixture galley_engine)
+if(TARGET unit_model)
+  target_link_options(unit_model PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
+endif()

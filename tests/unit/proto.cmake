@@ -1,0 +1,2 @@
+galley_unit(proto_wire SOURCES unit/proto_wire.c LIBS galley_proto)
+galley_unit(proto_sockets SOURCES unit/proto_sockets.c LIBS galley_proto)

@@ -1,0 +1,360 @@
+/* The store's threads: order, one transaction for what comes together, refusals apart from failures, and the end. */
+#include "queue_kit.h"
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include "common/clock.h"
+#include "supervisor/queue/store.h"
+
+enum { LIMIT_MS = 20000 };
+
+/* A loop in small: an eventfd that the store rings. */
+struct rig { struct kit k; struct store *s; int bell; int commits; };
+
+static void ring(void *arg)
+{
+    uint64_t one = 1;
+    assert_int_equal(write(((struct rig *)arg)->bell, &one, sizeof one), sizeof one);
+}
+
+static int count_commit(void *arg)
+{
+    ((struct rig *)arg)->commits++;
+    return 0;
+}
+
+static int setup(void **state)
+{
+    struct rig *g = calloc(1, sizeof *g);
+    kit_open(&g->k);
+    g->bell = eventfd(0, EFD_CLOEXEC);
+    sqlite3_commit_hook(g->k.q->sql.db, count_commit, g);
+    assert_ok(store_start(g->k.q, g->k.r, ring, g, &g->s, &g->k.err), g->k.err);
+    *state = g;
+    return 0;
+}
+
+static void stop(struct rig *g)
+{
+    store_stop(g->s);
+    g->s = NULL;
+    g->k.q = NULL;
+    g->k.r = NULL;
+}
+
+static int teardown(void **state)
+{
+    struct rig *g = *state;
+    stop(g);
+    kit_close(&g->k);
+    close(g->bell);
+    free(g);
+    return 0;
+}
+
+/* pump drains until *COUNT has reached N. */
+static void pump(struct rig *g, const int *count, int n)
+{
+    int64_t end = clock_real_ms() + LIMIT_MS;
+    while (*count < n) {
+        struct pollfd p = {.fd = g->bell, .events = POLLIN};
+        uint64_t rings;
+        if (clock_real_ms() > end)
+            fail_msg("only %d of %d operations came back", *count, n);
+        if (poll(&p, 1, 100) == 1)
+            assert_int_equal(read(g->bell, &rings, sizeof rings), sizeof rings);
+        store_drain(g->s);
+    }
+}
+
+struct op {
+    struct store_op base;
+    struct rig *g;
+    int number, *done, *order;
+    enum status status, refuse;
+    char message[sizeof(((struct error *)0)->message)];
+    int64_t item, epoch, pending;
+    bool found;
+    pthread_barrier_t *gate;
+};
+
+static void done(struct store_op *base, enum status status, const struct error *err)
+{
+    struct op *op = (struct op *)base;
+    op->status = status;
+    snprintf(op->message, sizeof op->message, "%s", status == ST_OK ? "" : err->message);
+    if (op->order)
+        op->order[*op->done] = op->number;
+    (*op->done)++;
+}
+
+static enum status add_one(struct queue *q, struct store_op *base, struct error *err)
+{
+    struct op *op = (struct op *)base;
+    struct enqueue_args a = batch_of(&op->g->k, 1);
+    struct enqueue_result r;
+    TRY(queue_enqueue(q, &a, &r, err));
+    op->item = r.first_item_id;
+    return op->refuse == ST_OK ? ST_OK : FAIL(err, BAD_ARGUMENT, "refused on purpose");
+}
+
+static enum status add_and_wait(struct queue *q, struct store_op *base, struct error *err)
+{
+    TRY(add_one(q, base, err));
+    pthread_barrier_wait(((struct op *)base)->gate);    /* the other operations are being submitted ... */
+    pthread_barrier_wait(((struct op *)base)->gate);    /* ... and are all there now */
+    return ST_OK;
+}
+
+static enum status count_pending(struct queue_reader *r, struct store_op *base, struct error *err)
+{
+    int64_t c[ITEM_STATES];
+    TRY(reader_counts(r, NULL, c, err));
+    ((struct op *)base)->pending = c[ITEM_PENDING];
+    return ST_OK;
+}
+
+static int64_t pending(struct rig *g)
+{
+    int n = 0;
+    struct op op = {.base = {.read = count_pending, .done = done}, .g = g, .done = &n};
+    store_read(g->s, &op.base);
+    pump(g, &n, 1);
+    assert_int_equal(op.status, ST_OK);
+    return op.pending;
+}
+
+/* Operations that arrive while a transaction runs are the next one, together; a refused one is undone alone; answers keep the order. */
+static void batches(void **state)
+{
+    struct rig *g = *state;
+    enum { N = 101 };
+    static struct op ops[N];
+    int n = 0, order[N];
+    pthread_barrier_t gate;
+    pthread_barrier_init(&gate, NULL, 2);
+    memset(ops, 0, sizeof ops);
+    for (int i = 0; i < N; i++)
+        ops[i] = (struct op){.base = {.run = i ? add_one : add_and_wait, .done = done}, .g = g, .number = i, .done = &n, .order = order,
+                             .refuse = i % 10 == 5 ? ST_BAD_ARGUMENT : ST_OK, .gate = &gate};
+    store_submit(g->s, &ops[0].base);
+    pthread_barrier_wait(&gate);
+    for (int i = 1; i < N; i++)
+        store_submit(g->s, &ops[i].base);
+    pthread_barrier_wait(&gate);
+    pump(g, &n, N);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(order[i], i);
+        assert_int_equal(ops[i].status, ops[i].refuse);
+    }
+    assert_says(ops[5].message, "on purpose");
+    assert_int_equal(g->commits, 2);
+    assert_int_equal(pending(g), N - 10);
+    pthread_barrier_destroy(&gate);
+}
+
+static int refuse_commit(void *arg)
+{
+    (void)arg;
+    return 1;
+}
+
+static enum status break_commits(struct queue *q, struct store_op *base, struct error *err)
+{
+    sqlite3_commit_hook(q->sql.db, refuse_commit, NULL);
+    return add_one(q, base, err);
+}
+
+/* A commit that fails acknowledges nothing, and neither does anything after it. */
+static void broken(void **state)
+{
+    struct rig *g = *state;
+    int n = 0;
+    struct op a = {.base = {.run = break_commits, .done = done}, .g = g, .done = &n}, b = {.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+    assert_false(store_broken(g->s, NULL));
+    store_submit(g->s, &a.base);
+    pump(g, &n, 1);
+    assert_int_equal(a.status, ST_IO);
+    struct error err;
+    assert_true(store_broken(g->s, &err));
+    assert_says(err.message, "cannot be written any more");
+    store_submit(g->s, &b.base);
+    pump(g, &n, 2);
+    assert_int_equal(b.status, ST_IO);
+    assert_int_equal(pending(g), 0);
+}
+
+static enum status fill_up(struct queue *q, struct store_op *base, struct error *err)
+{
+    struct op *op = (struct op *)base;
+    struct enqueue_args a = batch_of(&op->g->k, 50000);
+    struct enqueue_result r;
+    TRY(sql_exec(q->sql.db, "PRAGMA max_page_count=60", err));
+    return queue_enqueue(q, &a, &r, err);
+}
+
+static enum status make_room(struct queue *q, struct store_op *base, struct error *err)
+{
+    TRY(sql_exec(q->sql.db, "PRAGMA max_page_count=1000000", err));
+    return add_one(q, base, err);
+}
+
+/* A full disk refuses, and the store goes on when there is room. */
+static void full(void **state)
+{
+    struct rig *g = *state;
+    int n = 0;
+    struct op a = {.base = {.run = fill_up, .done = done}, .g = g, .done = &n}, b = {.base = {.run = make_room, .done = done}, .g = g, .done = &n};
+    store_submit(g->s, &a.base);
+    pump(g, &n, 1);
+    assert_int_equal(a.status, ST_DISK_FULL);
+    assert_false(store_broken(g->s, NULL));
+    store_submit(g->s, &b.base);
+    pump(g, &n, 2);
+    assert_int_equal(b.status, ST_OK);
+    assert_int_equal(pending(g), 1);
+}
+
+static enum status sit(struct queue *q, struct store_op *base, struct error *err)
+{
+    (void)q;
+    (void)err;
+    pthread_barrier_wait(((struct op *)base)->gate);
+    pthread_barrier_wait(((struct op *)base)->gate);
+    return ST_OK;
+}
+
+/* The watchdog's number moves while an operation does not come back, and reads go on meanwhile. */
+static void stuck(void **state)
+{
+    struct rig *g = *state;
+    int n = 0;
+    pthread_barrier_t gate;
+    pthread_barrier_init(&gate, NULL, 2);
+    struct op op = {.base = {.run = sit, .done = done}, .g = g, .done = &n, .gate = &gate};
+    assert_int_equal(pending(g), 0);
+    store_submit(g->s, &op.base);
+    pthread_barrier_wait(&gate);
+    int64_t end = clock_real_ms() + LIMIT_MS;
+    while (store_stuck_ms(g->s) < 20)
+        assert_true(clock_real_ms() < end);
+    assert_int_equal(pending(g), 0);
+    pthread_barrier_wait(&gate);
+    pump(g, &n, 1);
+    while (store_stuck_ms(g->s) != 0)                   /* a checkpoint may run now */
+        assert_true(clock_real_ms() < end);
+    pthread_barrier_destroy(&gate);
+}
+
+/* The log is copied into the database when nothing is to do. */
+static void checkpoint_when_idle(void **state)
+{
+    struct rig *g = *state;
+    int n = 0;
+    char path[PATH_BYTES];
+    struct op op = {.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+    store_submit(g->s, &op.base);
+    pump(g, &n, 1);
+    assert_ok(queue_db_path(g->k.dir, path, &g->k.err), g->k.err);
+    int64_t end = clock_real_ms() + LIMIT_MS, rows = 0;
+    while (rows == 0) {                                 /* immutable: reads the database file alone, without the log */
+        char uri[PATH_BYTES + 32];
+        sqlite3 *db;
+        snprintf(uri, sizeof uri, "file:%s?immutable=1", path);
+        assert_int_equal(sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL), SQLITE_OK);
+        if (sql_pragma_int(db, "SELECT count(*) FROM items", &rows, NULL) != ST_OK)
+            rows = 0;                                   /* read in the middle of a copy */
+        sqlite3_close(db);
+        assert_true(clock_real_ms() < end);
+    }
+}
+
+/* Stopping runs and delivers what was submitted. */
+static void stop_finishes(void **state)
+{
+    struct rig *g = *state;
+    enum { N = 700 };
+    static struct op ops[N];
+    int n = 0;
+    for (int i = 0; i < N; i++) {
+        ops[i] = (struct op){.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+        store_submit(g->s, &ops[i].base);
+    }
+    stop(g);
+    assert_int_equal(n, N);
+    kit_connect(&g->k);
+    assert_int_equal(kit_count(&g->k, ITEM_PENDING), N);
+    kit_disconnect(&g->k);
+}
+
+static enum status finish_and_claim(struct queue *q, struct store_op *base, struct error *err)
+{
+    struct op *op = (struct op *)base;
+    struct claim_args a = {.slot = op->number, .device = "cpu:0", .worker = "w", .now_ms = 1};
+    struct claim_result r;
+    if (op->found) {
+        struct finish_args f = {.item_id = op->item, .epoch = op->epoch, .outcome = ITEM_COMPLETED, .session = "{}", .now_ms = 1};
+        TRY(queue_finish(q, &f, NULL, err));
+    }
+    TRY(queue_claim(q, &a, &r, NULL, err));
+    op->found = r.found;
+    op->item = r.item_id;
+    op->epoch = r.epoch;
+    batch_text_unref(r.batch);
+    return ST_OK;
+}
+
+static void again(struct store_op *base, enum status status, const struct error *err)
+{
+    struct op *op = (struct op *)base;
+    if (status != ST_OK)
+        fail_msg("%s", err->message);
+    if (op->found) {
+        op->pending++;
+        store_submit(op->g->s, base);
+    } else {
+        (*op->done)++;
+    }
+}
+
+static void fill(struct rig *g, int items)
+{
+    int n = 0;
+    static struct op ops[2000];
+    for (int i = 0; i < items; i++) {
+        ops[i] = (struct op){.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+        store_submit(g->s, &ops[i].base);
+    }
+    pump(g, &n, items);
+}
+
+/* Four slots work the queue off while lists are read: every item is done once. */
+static void slots(void **state)
+{
+    struct rig *g = *state;
+    enum { ITEMS = 2000, SLOTS = 4 };
+    int finished = 0;
+    struct op ops[SLOTS];
+    fill(g, ITEMS);
+    int64_t start = clock_real_ms(), done_items = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        ops[i] = (struct op){.base = {.run = finish_and_claim, .done = again}, .g = g, .number = i, .done = &finished};
+        store_submit(g->s, &ops[i].base);
+    }
+    while (finished < SLOTS) {
+        assert_true(pending(g) <= ITEMS);
+        assert_true(clock_real_ms() - start < LIMIT_MS);
+    }
+    for (int i = 0; i < SLOTS; i++)
+        done_items += ops[i].pending;
+    print_message("%d items over %d slots, lists read beside: %lld ms\n", ITEMS, SLOTS, (long long)(clock_real_ms() - start));
+    assert_int_equal(done_items, ITEMS);
+    assert_int_equal(pending(g), 0);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(batches), T(broken), T(full), T(stuck), T(checkpoint_when_idle), T(stop_finishes), T(slots)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,42 @@
+/* A plan: a list of ops whose operands lie in one arena, laid out by liveness, made and allocated before anything runs.
+ *
+ * While a plan is built, an operand's offset is a handle of its value; plan_finish turns handles into bytes. Ops belong to segments that
+ * run by themselves (first the prompt's keys and values, then the network once per step). A value that one segment alone touches lives
+ * from its first to its last op there; one that several segments touch, or that plan_keep named, keeps its place for good. */
+#pragma once
+#include "worker/backend/backend.h"
+#include "worker/engine/model.h"
+
+enum { PLAN_SEGMENTS = 2 };
+
+struct plan;
+
+NODISCARD enum status plan_new(struct backend *backend, struct plan **ret, struct error *err);   /* BACKEND is borrowed */
+void plan_free(struct plan *p);                                           /* accepts NULL */
+
+/* ---- building: failures are kept and reported by plan_finish */
+/* plan_value returns a new value of N x H x W pixels of C channels. */
+struct operand plan_value(struct plan *p, enum dtype t, int n, int h, int w, int c);
+/* plan_view returns channels [FIRST, FIRST + COUNT) of X. FIRST times the element size must be a multiple of 64. */
+struct operand plan_view(struct operand x, int first, int count);
+/* plan_keep makes the value of X live for good: it is filled or read from outside the plan's ops. */
+void plan_keep(struct plan *p, struct operand x);
+/* plan_op appends a copy of DESC to SEGMENT. */
+void plan_op(struct plan *p, int segment, const struct op_desc *desc);
+/* plan_finish lays out, makes every op, allocates arena and workspace. OUT_OF_MEMORY says needed and free. */
+NODISCARD enum status plan_finish(struct plan *p, struct error *err);
+
+/* ---- a finished plan */
+/* plan_operand returns X with its place in the arena. */
+struct operand plan_operand(const struct plan *p, struct operand x);
+struct bmem *plan_arena(const struct plan *p);
+size_t plan_bytes(const struct plan *p);                                  /* arena and workspace */
+/* plan_run runs SEGMENT, asking HOOKS (may be NULL) before each op whether to go on: CANCELED if not. A backend with sequences gets the
+ * segment as one and is asked once. */
+NODISCARD enum status plan_run(struct plan *p, int segment, const struct engine_hooks *hooks, struct error *err);
+
+/* ---- the layout alone */
+struct plan_interval { size_t bytes; int first, last; size_t offset; };   /* alive in [first, last] */
+/* plan_layout gives each of the N intervals an offset, a multiple of 64, so that two alive at the same time never overlap. Largest
+ * first, each at the lowest place that fits. Returns the end of the highest one; SIZE_MAX out of memory. */
+size_t plan_layout(struct plan_interval *v, size_t n);

@@ -1,0 +1,168 @@
+/* The table of samplers, and their compilation into calls. */
+#include "worker/engine/sampling.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/json.h"
+#include "worker/engine/sampling_parts.h"
+
+/* InvokeAI's 31 names in alphabetical order. A row without a call is known, but not in this build. */
+static const struct sampler_kind kinds[] = {
+    { .name = "ddim", LAYOUT_PLAIN, SPACING_LEADING, .call = ddim_call },
+    { .name = "ddpm" },
+    { .name = "deis" },
+    { .name = "deis_k" },
+    { .name = "dpmpp_2m", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 2, .call = dpmpp_multi_call },
+    { .name = "dpmpp_2m_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 2, .call = dpmpp_multi_call },
+    { .name = "dpmpp_2m_sde" },
+    { .name = "dpmpp_2m_sde_k" },
+    { .name = "dpmpp_2s" },
+    { .name = "dpmpp_2s_k" },
+    { .name = "dpmpp_3m", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 3, .call = dpmpp_multi_call },
+    { .name = "dpmpp_3m_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 3, .call = dpmpp_multi_call },
+    { .name = "dpmpp_sde" },
+    { .name = "dpmpp_sde_k" },
+    { .name = "er_sde" },
+    { .name = "euler", LAYOUT_SIGMA, SPACING_LINSPACE, .call = euler_call },
+    { .name = "euler_a", LAYOUT_SIGMA, SPACING_LINSPACE, .call = euler_a_call },
+    { .name = "euler_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .call = euler_call },
+    { .name = "heun" },
+    { .name = "heun_k" },
+    { .name = "kdpm_2" },
+    { .name = "kdpm_2_a" },
+    { .name = "kdpm_2_a_k" },
+    { .name = "kdpm_2_k" },
+    { .name = "lcm" },
+    { .name = "lms" },
+    { .name = "lms_k" },
+    { .name = "pndm", LAYOUT_PLMS, SPACING_LEADING, .call = pndm_call },
+    { .name = "tcd" },
+    { .name = "unipc" },
+    { .name = "unipc_k" },
+};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+const struct sampler_kind *sampler_kind_find(const char *name)
+{
+    for (int i = 0; i < KINDS; i++)
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    return NULL;
+}
+
+bool sampler_known(const char *name)
+{
+    return sampler_kind_find(name) != NULL;
+}
+
+bool sampler_available(const char *name)
+{
+    const struct sampler_kind *kind = sampler_kind_find(name);
+    return kind && kind->call;
+}
+
+/* Filled before main so that readers on any thread see a finished list. */
+static const char *available[KINDS];
+static size_t n_available;
+
+__attribute__((constructor)) static void list_available(void)
+{
+    for (int i = 0; i < KINDS; i++)
+        if (kinds[i].call)
+            available[n_available++] = kinds[i].name;
+}
+
+const char *const *sampler_names(size_t *ret_n)
+{
+    *ret_n = n_available;
+    return available;
+}
+
+static enum status find_kind(const char *name, const struct sampler_kind **ret, struct error *err)
+{
+    const char *names[KINDS];
+    for (int i = 0; i < KINDS; i++)
+        names[i] = kinds[i].name;
+    const struct sampler_kind *kind = sampler_kind_find(name);
+    if (!kind) {
+        const char *near = nearest_name(name, names, KINDS);
+        return FAIL(err, BAD_ARGUMENT, "scheduler \"%.60s\" is unknown%s%s", name, near ? "; nearest is " : "", near ? near : "");
+    }
+    if (!kind->call)
+        return FAIL(err, NOT_AVAILABLE, "scheduler %s is not in this build; use euler, euler_a, dpmpp_2m_k or another available one", name);
+    *ret = kind;
+    return ST_OK;
+}
+
+static void set_start(const struct schedule *s, struct sampler *out)
+{
+    if (s->count == 0)
+        return;
+    double sigma = s->sigma[s->first];
+    switch (s->kind->layout) {
+    case LAYOUT_PLAIN:
+    case LAYOUT_PLMS: {
+        double a = schedule_alpha(s, (int)s->t[s->first]);
+        out->add_x = sqrt(a);
+        out->add_noise = sqrt(1 - a);
+        break;
+    }
+    case LAYOUT_SIGMA:
+        out->add_x = 1;
+        out->add_noise = sigma;
+        break;
+    case LAYOUT_SIGMA_VP:
+        out->add_x = 1 / sqrt(sigma * sigma + 1);
+        out->add_noise = sigma * out->add_x;
+        break;
+    }
+}
+
+static enum status compile(const struct schedule *s, struct sampler **ret, struct error *err)
+{
+    struct sampler *out = calloc(1, sizeof *out);
+    struct sampler_call *calls = calloc((size_t)s->count + 1, sizeof *calls);
+    if (!out || !calls) {
+        free(out);
+        free(calls);
+        return FAIL(err, OUT_OF_MEMORY, "no memory for %d sampler calls", s->count);
+    }
+    int again = s->kind->layout == LAYOUT_PLMS && s->count > 1;   /* its first step takes two calls */
+    *out = (struct sampler){ .name = s->kind->name, .n_calls = s->count, .steps = s->count - again, .calls = calls };
+    for (int k = 0; k < s->count; k++) {
+        calls[k].timestep = s->t[s->first + k];
+        calls[k].input_scale = 1;
+        calls[k].step = k == 0 ? 1 : k + 1 - again;
+        s->kind->call(s, s->first + k, k, &calls[k]);
+    }
+    set_start(s, out);
+    *ret = out;
+    return ST_OK;
+}
+
+enum status sampler_new(const char *name, const json_t *scheduler_config, int steps, double start, double end, struct sampler **ret, struct error *err)
+{
+    const struct sampler_kind *kind = NULL;
+    TRY(find_kind(name, &kind, err));
+    AUTO_JSON *sd1 = NULL;
+    if (!scheduler_config) {
+        sd1 = json_pack("{s:f, s:f, s:s, s:b, s:b, s:b, s:i}", "beta_start", 0.00085, "beta_end", 0.012, "beta_schedule", "scaled_linear",
+                        "clip_sample", 0, "set_alpha_to_one", 0, "skip_prk_steps", 1, "steps_offset", 1);
+        if (!sd1)
+            return FAIL(err, OUT_OF_MEMORY, "no memory for the scheduler config");
+    }
+    struct schedule s;
+    enum status status = schedule_init(&s, kind, scheduler_config ? scheduler_config : sd1, steps, start, end, err);
+    if (status == ST_OK)
+        status = compile(&s, ret, err);
+    schedule_fini(&s);
+    return status;
+}
+
+void sampler_free(struct sampler *s)
+{
+    if (!s)
+        return;
+    free(s->calls);
+    free(s);
+}

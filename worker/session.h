@@ -1,0 +1,28 @@
+/* One item's run: graph, executor, nodes, progress, outputs. Runs on the render thread. */
+#pragma once
+#include <stdatomic.h>
+#include <stdint.h>
+#include "common/error.h"
+#include "proto/link.h"
+#include "worker/model_cache.h"
+
+/* What the render thread shows to the main thread: "alive" and "getting on" are two facts. */
+struct vitals {
+    _Atomic uint64_t counter;            /* moves with every op and node */
+    _Atomic(const char *) phase;         /* static text */
+    atomic_bool cancel;                  /* stop the running item */
+};
+
+struct session_env {
+    uint64_t launch;
+    const char *outputs;                 /* folder with images/ */
+    struct model_cache *models;
+    struct vitals *vitals;
+    /* send queues a frame for galleyd. */
+    enum status (*send)(void *self, const struct link_message *m, struct error *err);
+    void *self;
+};
+
+/* session_run runs an assignment to its end and sends FINISH. Returns the outcome's status: OK, CANCELED, NODE_FAILED..., OUT_OF_MEMORY and
+ * DEVICE_LOST, after which the worker must not go on. ERR tells about a failed item (for one log line). */
+enum status session_run(const struct session_env *env, const struct link_ASSIGN *a, struct error *err);
