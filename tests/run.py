@@ -187,11 +187,13 @@ def fuzz(tally, seconds=15):
     if not targets:
         tally.fail("fuzz", "no targets were built")
     for target in targets:
-        corpus = os.path.join(HERE, "fuzz/corpus", target[len("fuzz_"):])
+        kind = target[len("fuzz_"):]
+        corpus, words = os.path.join(HERE, "fuzz/corpus", kind), os.path.join(HERE, "fuzz", kind + ".dict")
         with tempfile.TemporaryDirectory() as scratch:
             output = []
             command = [os.path.join(folder, target), "-max_total_time=%d" % seconds, "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1",
-                       "-artifact_prefix=%s/" % build_dir("fuzz"), scratch] + ([corpus] if os.path.isdir(corpus) else [])
+                       "-max_len=20000", "-artifact_prefix=%s/" % build_dir("fuzz"), scratch, corpus]
+            command += ["-dict=" + words] if os.path.exists(words) else []
             code = run_limited(command, seconds * 4 + 60, environment("fuzz"), output.append)
             runs = next((int(line.split(":")[2]) for line in output if "number_of_executed_units" in line), 0)
             if code == 0 and runs > 0:

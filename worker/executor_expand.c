@@ -492,7 +492,8 @@ static enum status copy_from_group(struct executor *x, int source, const struct 
             if (agrees(&o, feed, x->copies[feed->first_copy + k], values))
                 TRY(copy_link(x, c, feed->first_copy + k, edge, err));
     }
-    qsort_r(x->links + c->first_link, (size_t)c->n_links, sizeof *x->links, compare_links, x);
+    if (c->n_links > 1)
+        qsort_r(x->links + c->first_link, (size_t)c->n_links, sizeof *x->links, compare_links, x);
     return copy_ready(x, c, err);
 }
 

@@ -2,7 +2,7 @@
 file(GLOB golden_kinds CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/kind_*.c)
 add_executable(galley-golden ${CMAKE_CURRENT_LIST_DIR}/golden_main.c ${CMAKE_CURRENT_LIST_DIR}/golden.c ${CMAKE_CURRENT_LIST_DIR}/golden_files.c ${golden_kinds})
 target_include_directories(galley-golden PRIVATE ${CMAKE_SOURCE_DIR}/tests)
-target_link_libraries(galley-golden PRIVATE golden_fixture galley_engine galley_image galley_backend galley_common PkgConfig::JANSSON m)
+target_link_libraries(galley-golden PRIVATE golden_fixture galley_nodes galley_engine galley_image galley_backend galley_graph galley_common PkgConfig::JANSSON m)
 file(GLOB golden_folders CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/data/*/cases.json)
 foreach(manifest ${golden_folders})
   get_filename_component(folder ${manifest} DIRECTORY)

@@ -87,9 +87,9 @@ static float linspace_f32(float a, float b, int n, int i)
 #endif
     float step = (b - a) / (float)(n - 1);
     int L = V & 1 ? 16 : 8;
-    int full = n / L * L;
+    int full = V & 4 ? 0 : n / L * L;
     if (i < full) { int k = i / L * L; float base = k < n / 2 ? M(step, (float)k, a) : M(-step, (float)(n - 1 - k), b); return M(step, (float)(i - k), base); }
-    return i < n / 2 ? a + step * (float)i : b - step * (float)(n - 1 - i);
+    return i < n / 2 ? M(step, (float)i, a) : M(-step, (float)(n - 1 - i), b);
 }
 
 static double cosine_bar(double t)
@@ -118,7 +118,7 @@ static enum status make_alphas(struct schedule *s, struct error *err)
         } else {
             beta = linspace_f32((float)s->beta_start, (float)s->beta_end, s->train, i);
         }
-        product *= 1.0f - beta;
+        product *= 1.0f - beta; if (V & 2) product = (float)product;
         s->alphas[i] = (float)product;
         s->train_sigmas[i] = sqrtf((1.0f - s->alphas[i]) / s->alphas[i]);
     }

@@ -1,0 +1,128 @@
+/* Vectors of W floats for the kernels, which are compiled once per instruction set. Only kernel files include this. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined __x86_64__
+#include <immintrin.h>
+#endif
+
+#if defined __AVX512F__
+enum { W = 16 };
+#define VECTOR_BYTES 64
+#elif defined __AVX2__
+enum { W = 8 };
+#define VECTOR_BYTES 32
+#else
+enum { W = 4 };
+#define VECTOR_BYTES 16
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+typedef float vf __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t vi __attribute__((vector_size(VECTOR_BYTES)));
+typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));   /* in memory, at any float */
+
+INLINE vf v_load(const float *p) { return *(const vf_any *)p; }
+INLINE void v_store(float *p, vf v) { *(vf_any *)p = v; }
+INLINE vf v_splat(float x) { return x - (vf){0}; }
+
+/* v_load_n and v_store_n touch the first N < W floats only; lanes past them read as 0. */
+INLINE vf v_load_n(const float *p, size_t n)
+{
+    float lanes[W] = {0};
+    memcpy(lanes, p, n * sizeof *p);
+    return v_load(lanes);
+}
+
+INLINE void v_store_n(float *p, vf v, size_t n)
+{
+    float lanes[W];
+    v_store(lanes, v);
+    memcpy(p, lanes, n * sizeof *p);
+}
+
+/* v_fma returns a * b + c, rounded once where the instruction set has it. */
+INLINE vf v_fma(vf a, vf b, vf c)
+{
+#if defined __AVX512F__
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined __FMA__
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* v_min and v_max return the second operand where either is NaN. */
+INLINE vf v_min(vf a, vf b)
+{
+#if defined __AVX512F__
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    vi less = a < b;
+    return (vf)(((vi)a & less) | ((vi)b & ~less));
+#endif
+}
+
+INLINE vf v_max(vf a, vf b)
+{
+#if defined __AVX512F__
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined __AVX2__
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    vi more = a > b;
+    return (vf)(((vi)a & more) | ((vi)b & ~more));
+#endif
+}
+
+INLINE float v_sum(vf v)
+{
+    float lanes[W];
+    v_store(lanes, v);
+    for (int n = W / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            lanes[i] += lanes[i + n];
+    return lanes[0];
+}
+
+INLINE float v_highest(vf v)
+{
+    float lanes[W];
+    v_store(lanes, v);
+    for (int n = W / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
+    return lanes[0];
+}
+
+/* v_exp returns e^x within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a Chebyshev fit of degree 6 on
+ * |r| <= 0.35 (error 2e-9). 0 below -87.33 (the result would be subnormal), infinity above 88.72. */
+INLINE vf v_exp(vf x)
+{
+    const float magic = 12582912.0f;                                /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    vf lowest = v_splat(-87.33f), in = v_max(lowest, v_min(v_splat(88.02f), x));
+    vf shifted = v_fma(in, v_splat(1.44269504088896341f), v_splat(magic)), n = shifted - magic;
+    vf r = v_fma(n, v_splat(-0.693359375f), in);                    /* ln 2 in two parts, the first exact in 10 bits */
+    r = v_fma(n, v_splat(2.12194440e-4f), r);
+    vf p = v_splat(0.00139421598337f);
+    p = v_fma(p, r, v_splat(0.00837596822631f));
+    p = v_fma(p, r, v_splat(0.0416663401422f));
+    p = v_fma(p, r, v_splat(0.166664053026f));
+    p = v_fma(p, r, v_splat(0.500000005002f));
+    p = v_fma(p, r, v_splat(1.00000004004f));
+    p = v_fma(p, r, v_splat(1.0f));
+    vf scaled = (vf)((vi)p + ((vi)shifted << 23));
+    vi keep = ~(x < lowest), over = x > v_splat(88.02f);
+    vf huge = scaled * v_exp_over(x, over);
+    return (vf)((vi)huge & keep);
+}
