@@ -62,7 +62,7 @@ static enum status check(const struct invocation *in, const struct run_options *
         return FAIL(err, BAD_ARGUMENT, "-o needs the picture, --detach does not wait for it: leave one out, or fetch it later with 'galley images get'");
     if (in->common.json && o->output && strcmp(o->output, "-") == 0)
         return FAIL(err, BAD_ARGUMENT, "--json and -o - both want stdout: give -o a file");
-    return o->output ? pattern_check(o->output, 1, err) : ST_OK;
+    return ST_OK;
 }
 
 static void print_pictures(const struct invocation *in, const struct job *job, bool to_stdout)
@@ -103,7 +103,8 @@ static int run_run(const struct invocation *in)
     AUTO_JSON *args = NULL;
     AUTO_NODE *c = NULL;
     json_t *answer;
-    if (check(in, o, &err) != ST_OK || graph_input_read(in->words[0], &args, &err) != ST_OK)
+    if (check(in, o, &err) != ST_OK || graph_input_read(in->words[0], &args, &err) != ST_OK ||
+        (o->output && pattern_check(o->output, graph_input_count(args), &err) != ST_OK))
         return report(&err);
     if (o->tiles && !tiles_available())
         fputs("galley: no previews: this build is without libchafa\n", stderr);

@@ -142,3 +142,14 @@ enum status graph_input_model(json_t *args, const json_t *row, struct error *err
     }
     return n ? ST_OK : FAIL(err, NOT_FOUND, "--model: the graph has no main_model_loader that could take it");
 }
+
+int64_t graph_input_count(const json_t *args)
+{
+    const json_t *batch = json_object_get(args, "batch");
+    size_t i;
+    json_t *group;
+    double n = (double)json_int(batch, "runs", 1);
+    json_array_foreach(json_object_get(batch, "data"), i, group)
+        n *= (double)json_array_size(json_object_get(json_array_get(group, 0), "items"));
+    return n < 1 ? 1 : n > LIMIT_BATCH_ITEMS ? LIMIT_BATCH_ITEMS : (int64_t)n;
+}

@@ -1,6 +1,7 @@
 /* What 'run' and 'submit' are given: a graph, an enqueue body, or a picture that carries its graph. */
 #pragma once
 #include <jansson.h>
+#include <stdint.h>
 #include "common/error.h"
 
 /* graph_input_read reads PATH ("-": stdin) and returns the arguments of enqueue (caller decrefs). A graph {"nodes", "edges"}, a batch
@@ -12,3 +13,5 @@ NODISCARD enum status graph_input_read(const char *path, json_t **ret, struct er
 NODISCARD enum status graph_input_set(json_t *args, const char *assignment, struct error *err);
 /* graph_input_model gives every main_model_loader of the graph in ARGS the model ROW of the node's list. NOT_FOUND if there is none. */
 NODISCARD enum status graph_input_model(json_t *args, const json_t *row, struct error *err);
+/* graph_input_count returns how many items the batch in ARGS makes, as far as its form lets one tell (1 to 10,000,000). */
+int64_t graph_input_count(const json_t *args);

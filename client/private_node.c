@@ -108,20 +108,36 @@ static enum status make_folder(struct private_node *p, struct error *err)
     return p->log < 0 ? FAIL_ERRNO(err, "cannot write '%s'", path) : ST_OK;
 }
 
-/* fail_with_log puts the last line of galleyd's log, its words on why it ended, into ERR. */
+/* last_words writes what galleyd said last, without the dressing of a log line, into RET. */
+static void last_words(const struct private_node *p, char ret[LOG_TAIL + 1])
+{
+    static const char field[] = "error=\"";
+    off_t size = lseek(p->log, 0, SEEK_END), from = size > LOG_TAIL ? size - LOG_TAIL : 0;
+    ssize_t n = pread(p->log, ret, LOG_TAIL, from);
+    n = n > 0 ? n : 0;
+    ret[n] = 0;
+    while (n > 0 && ret[n - 1] == '\n')
+        ret[--n] = 0;
+    char *line = strrchr(ret, '\n'), *words = strstr(line ? line : ret, field);
+    if (words) {
+        words += strlen(field);
+        char *end = strrchr(words, '"');
+        if (end)
+            *end = 0;
+    } else {
+        words = line ? line + 1 : ret;
+    }
+    memmove(ret, words, strlen(words) + 1);
+}
+
+/* fail_with_log is the error of a galleyd that ended at its start. */
 static enum status fail_with_log(const struct private_node *p, int exit_code, struct error *err)
 {
-    char text[LOG_TAIL + 1];
-    off_t size = lseek(p->log, 0, SEEK_END), from = size > LOG_TAIL ? size - LOG_TAIL : 0;
-    ssize_t n = pread(p->log, text, LOG_TAIL, from);
-    text[n > 0 ? n : 0] = 0;
-    while (n > 0 && text[n - 1] == '\n')
-        text[--n] = 0;
-    const char *last = strrchr(text, '\n');
-    last = last ? last + 1 : text;
+    char words[LOG_TAIL + 1];
+    last_words(p, words);
     if (exit_code == EXIT_USAGE)
-        return FAIL(err, BAD_CONFIG, "the private node did not start: %s", last[0] ? last : "its configuration is refused: try 'galley config check'");
-    return FAIL(err, IO, "the private node ended at its start (%d): %s; 'galley doctor' looks for causes", exit_code, last[0] ? last : "it said nothing");
+        return FAIL(err, BAD_CONFIG, "the private node did not start: %.600s", words[0] ? words : "its configuration is refused: try 'galley config check'");
+    return FAIL(err, IO, "the private node ended at its start (%d): %.600s; 'galley doctor' looks for causes", exit_code, words[0] ? words : "it said nothing");
 }
 
 static int reap(pid_t pid)
@@ -137,8 +153,6 @@ static int reap(pid_t pid)
  * as either of the two processes lives. */
 static enum status spawn(struct private_node *p, const char *config, int *ret_ready, struct error *err)
 {
-    /* What a user's configuration says for a service must not stop a picture on the way: a paused start, another outputs folder, a disk floor. */
-    static const char *const settings[] = {"GALLEY_START_PAUSED=false", "GALLEY_OUTPUTS_DIR=''", "GALLEY_MIN_FREE_DISK_GB=0", "GALLEY_WARM_START=true"};
     char program[PATH_BYTES], life_text[16], ready_text[16];
     int life[2], ready[2];
     TRY(subprocess_sibling("galleyd", program, sizeof program, err));
@@ -150,12 +164,13 @@ static enum status spawn(struct private_node *p, const char *config, int *ret_re
     }
     snprintf(life_text, sizeof life_text, "%d", life[0]);
     snprintf(ready_text, sizeof ready_text, "%d", ready[1]);
-    char *argv[] = {program, "--private", life_text, "--home", p->dir, "--ready-fd", ready_text, config ? "--config" : NULL, (char *)config, NULL};
-    char **env = env_with(settings, COUNT_OF(settings));
-    struct spawn_args args = {.file = program, .argv = argv, .env = env, .stdin_fd = -1, .stdout_fd = p->log, .stderr_fd = p->log,
+    /* The --set: what a configuration says for a service must not stop a picture on the way, and nothing here outlives a power failure. */
+    char *argv[] = {program, "--private", life_text, "--home", p->dir, "--ready-fd", ready_text, "--set", "start_paused=false",
+                    "--set", "min_free_disk_gb=0", "--set", "db_synchronous=OFF", "--set", "warm_start=true",
+                    config ? "--config" : NULL, (char *)config, NULL};
+    struct spawn_args args = {.file = program, .argv = argv, .stdin_fd = -1, .stdout_fd = p->log, .stderr_fd = p->log,
                               .keep_fds = {life[0], ready[1], p->lock, -1}};
-    enum status s = env ? subprocess_spawn(&args, &p->pid, &p->pidfd, err) : FAIL(err, OUT_OF_MEMORY, "out of memory for the environment");
-    env_free(env);
+    enum status s = subprocess_spawn(&args, &p->pid, &p->pidfd, err);
     close(life[0]), close(ready[1]);
     if (s != ST_OK) {
         close(life[1]), close(ready[0]);

@@ -193,7 +193,7 @@ static enum status coerce_boolean(struct coercion *c, const json_t *value, json_
             return refuse(c, "bool_parsing", value, wanted);
     } else if (json_is_number(value)) {
         double d = json_number_value(value);
-        if (d != floor(d) || fabs(d) >= 9223372036854775808.0)
+        if (json_is_real(value) && (d != floor(d) || fabs(d) >= 9223372036854775808.0))
             return refuse(c, "bool_type", value, wanted);
         if (d != 0 && d != 1)
             return refuse(c, "bool_parsing", value, wanted);

@@ -62,6 +62,8 @@ NODISCARD enum status sp_req_call(struct sp_req *r, const void *bytes, size_t n,
 void sp_req_close(struct sp_req *r);
 struct sp_sub;
 NODISCARD enum status sp_sub_dial(const char *url, const char *const *prefixes, size_t n_prefixes, int limit_ms, struct sp_sub **ret, struct error *err);
+/* sp_sub_also hears a second publisher on the same subscription; it connects in the background. */
+NODISCARD enum status sp_sub_also(struct sp_sub *s, const char *url, struct error *err);
 /* sp_sub_next waits at most LIMIT_MS for a frame (caller frees): TIMEOUT otherwise, UNREACHABLE once the publisher has gone. */
 NODISCARD enum status sp_sub_next(struct sp_sub *s, int limit_ms, void **ret_bytes, size_t *ret_n, struct error *err);
 void sp_sub_close(struct sp_sub *s);

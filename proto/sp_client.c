@@ -204,6 +204,14 @@ enum status sp_sub_dial(const char *url, const char *const *prefixes, size_t n_p
     return ST_OK;
 }
 
+enum status sp_sub_also(struct sp_sub *s, const char *url, struct error *err)
+{
+    const char *path;
+    TRY(sp_ipc_path(url, &path, err));
+    int rv = nng_dial(s->d.socket, url, NULL, NNG_FLAG_NONBLOCK);
+    return rv ? SP_FAIL(err, rv, "cannot connect to", url) : ST_OK;
+}
+
 /* told_loss says once for each connection that went that it has. */
 static bool told_loss(struct sp_sub *s)
 {

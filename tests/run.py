@@ -146,11 +146,11 @@ def runner(tally, name, preset, limit_s, *arguments):
 
 
 def plain(tally):
-    ctest(tally, "unit and ops", "release", 300)
+    ctest(tally, "unit and ops", "release", 400, "-LE", "^(golden|cases)$")
     python_suite(tally, "lint", "lint/run.py", "release", 60)
     python_suite(tally, "front door", "door/run.py", "release", 120)
-    runner(tally, "cases", "release", 120, "galley-cases", os.path.join(HERE, "cases"))
-    runner(tally, "golden", "release", 300, "galley-golden", os.path.join(HERE, "golden"))
+    runner(tally, "cases", "release", 120, "galley-cases", os.path.join(HERE, "cases/data"))
+    runner(tally, "golden", "release", 300, "galley-golden", os.path.join(HERE, "golden/data"))
     python_suite(tally, "farm", "farm/run.py", "release", 300)
     if os.path.exists(os.path.join(HERE, "docs/run.py")):
         python_suite(tally, "docs", "docs/run.py", "release", 120)
@@ -172,8 +172,8 @@ def build(tally, preset):
 def sanitized(tally, preset):
     if not build(tally, preset):
         return
-    ctest(tally, "unit, %s" % preset, preset, 600, "-LE", "^(golden|ops)$")
-    runner(tally, "cases, %s" % preset, preset, 300, "galley-cases", os.path.join(HERE, "cases"))
+    ctest(tally, "unit, %s" % preset, preset, 600, "-LE", "^(golden|cases|ops)$")
+    runner(tally, "cases, %s" % preset, preset, 300, "galley-cases", os.path.join(HERE, "cases/data"))
     python_suite(tally, "farm, %s" % preset, "farm/run.py", preset, 600)
 
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/json.h"
+#include "graph/coerce.h"
 
 static enum status no_memory(struct error *err)
 {
@@ -180,16 +181,20 @@ static void record_error(struct executor *x, const struct copy *c, const char *t
     x->failed = true;
 }
 
+bool executor_item_edge(const struct executor *x, int edge)
+{
+    return strcmp(x->g->edges[edge].destination_field, "item") == 0;
+}
+
 static const json_t *link_value(const struct executor *x, const struct link *l)
 {
     return json_object_get(x->copies[l->from]->output, x->g->edges[l->edge].source_field);
 }
 
-/* Fails C's preparation: InvokeAI's words go to the session, ours (ERR is about the field) to the caller. */
-static enum status refuse_input(struct executor *x, const struct copy *c, const char *type, const char *text, const char *field, struct error *err)
+/* Fails C's preparation: InvokeAI's class and words go to the session, ours to the caller; ERR already
+ * speaks of the field. */
+static enum status refuse_input(struct executor *x, const struct copy *c, const char *type, const char *message, struct error *err)
 {
-    char message[256];
-    snprintf(message, sizeof message, text, strcmp(type, "NodeInputError") == 0 ? c->id : c->p.type->type, field);
     record_error(x, c, type, message);
     if (err)
         err->code = ST_NODE_FAILED;
@@ -205,6 +210,18 @@ static void set_attribute(struct copy *c, const char *name, const json_t *value)
         c->p.is_intermediate = json_is_true(value);
 }
 
+/* A place inside a field as InvokeAI writes it: "collection[0].image_name". */
+static void place_text(const char *field, const char *loc, char *ret, size_t size)
+{
+    size_t at = (size_t)snprintf(ret, size, "%s", field);
+    while (*loc && at < size) {
+        size_t n = strcspn(loc, ".");
+        bool is_index = strspn(loc, "0123456789") == n;
+        at += (size_t)snprintf(ret + at, size - at, is_index ? "[%.*s]" : ".%.*s", (int)n, loc);
+        loc += n + (loc[n] == '.');
+    }
+}
+
 /* Puts what comes over link L into the inputs of C, coerced like a literal. */
 static enum status set_input(struct executor *x, struct copy *c, const struct link *l, struct error *err)
 {
@@ -212,11 +229,22 @@ static enum status set_input(struct executor *x, struct copy *c, const struct li
     const struct node_field *input = node_input(c->p.type, name), *f = input ? input : node_attribute(name);
     const json_t *value = link_value(x, l);
     AUTO_JSON *taken = NULL;
-    enum status s = field_coerce(f, value ? value : json_null(), &taken, err);
+    struct coerce_fault fault = {"", ""};
+    char message[300];
+    if (strcmp(name, "id") == 0) {
+        (void)FAIL(err, NODE_FAILED, "field 'id' cannot be set by an edge");
+        snprintf(message, sizeof message, "'%.200s'", json_is_string(value) ? json_string_value(value) : "id");
+        return refuse_input(x, c, "KeyError", message, err);
+    }
+    enum status s = coerce_field(f, value ? value : json_null(), &taken, &fault, err);
     if (s == ST_OK)
         s = field_check_over(f, taken, c->inputs, err);
-    if (s != ST_OK)
-        return refuse_input(x, c, "NodeInputError", "Node %s has invalid incoming input for %s", name, err);
+    if (s != ST_OK) {
+        char place[256];
+        place_text(name, fault.loc, place, sizeof place);
+        snprintf(message, sizeof message, "Node %s has invalid incoming input for %.200s", c->id, place);
+        return refuse_input(x, c, "NodeInputError", message, err);
+    }
     if (!input)
         set_attribute(c, name, taken);
     else if (json_object_set_nocheck(c->inputs, name, taken) != 0)
@@ -264,8 +292,9 @@ static enum status check_required(struct executor *x, struct copy *c, struct err
             continue;
         bool needs_edge = f->input == INPUT_CONNECTION;
         (void)FAIL(err, NODE_FAILED, "required field '%s' has no value%s", f->name, needs_edge ? " and needs an edge" : " and no edge");
-        return needs_edge ? refuse_input(x, c, "RequiredConnectionException", "Node %s missing connections for field %s", f->name, err)
-                          : refuse_input(x, c, "MissingInputException", "Node %s missing value or connection for field %s", f->name, err);
+        char message[300];
+        snprintf(message, sizeof message, "Node %s missing %s for field %s", c->p.type->type, needs_edge ? "connections" : "value or connection", f->name);
+        return refuse_input(x, c, needs_edge ? "RequiredConnectionException" : "MissingInputException", message, err);
     }
     return ST_OK;
 }

@@ -64,9 +64,24 @@ static enum status axes_merge(const struct executor *x, struct axes *a, const st
     return ST_OK;
 }
 
-static bool is_item_edge(const struct executor *x, int edge)
+/* Puts axes that a collect closed before another axis of the same list began (so that both come from the same iterate) after the others: InvokeAI
+ * iterates the later one outside. Bits of SEEN: by iterate, all iterates before it, closed or not. */
+static void axes_order(struct executor *x, struct axes *a)
 {
-    return strcmp(x->g->edges[edge].destination_field, "item") == 0;
+    struct axes outer = {.n = 0}, inner = {.n = 0};
+    for (int i = 0; i < a->n; i++) {
+        bool reentered = false;
+        for (int k = 0; k < a->n; k++) {
+            const struct source *other = &x->sources[a->node[k]];
+            if (k != i && axis_find(&other->axes, a->node[i]) < 0)
+                reentered = reentered || (other->seen & x->sources[a->node[i]].bit) != 0;
+        }
+        struct axes *to = reentered ? &inner : &outer;
+        to->node[to->n++] = a->node[i];
+    }
+    memcpy(outer.node + outer.n, inner.node, (size_t)inner.n * sizeof(int));
+    outer.n += inner.n;
+    *a = outer;
 }
 
 static enum status source_axes(struct executor *x, int node, struct error *err)
@@ -74,12 +89,26 @@ static enum status source_axes(struct executor *x, int node, struct error *err)
     struct source *s = &x->sources[node];
     for (int i = 0; i < s->n_edges; i++) {
         int edge = x->edges_into[s->first_edge + i];
-        struct axes feed = x->sources[x->g->edges[edge].source].axes;
-        if (s->is_collect && is_item_edge(x, edge) && feed.n > 0)
-            feed.n--;
-        TRY(axes_merge(x, &s->axes, &feed, err));
+        const struct source *feed = &x->sources[x->g->edges[edge].source];
+        struct axes axes = feed->axes;
+        if (s->is_collect && executor_item_edge(x, edge) && axes.n > 0)
+            axes.n--;
+        TRY(axes_merge(x, &s->axes, &axes, err));
+        if (!s->is_collect)
+            TRY(axes_merge(x, &s->live, &feed->live, err));
+        s->seen |= feed->seen;
     }
-    return s->is_iterate ? axes_merge(x, &s->axes, &(struct axes){1, {node}}, err) : ST_OK;
+    axes_order(x, &s->axes);
+    if (!s->is_iterate)
+        return ST_OK;
+    if (s->axes.n == EXECUTOR_MAX_NESTING)
+        return FAIL(err, TOO_LARGE, "iterates nest more than %d deep (at node '%.100s')", EXECUTOR_MAX_NESTING, x->g->nodes[node].id);
+    s->axes.node[s->axes.n++] = node;
+    s->live.node[s->live.n++] = node;
+    s->bit = x->n_iterates < 64 ? (uint64_t)1 << x->n_iterates : 0;
+    s->seen |= s->bit;
+    x->n_iterates++;
+    return ST_OK;
 }
 
 enum status executor_axes(struct executor *x, struct error *err)
@@ -255,7 +284,7 @@ static enum status rows_sort(struct rows *r, struct error *err)
 
 /* ---- copies */
 
-static enum status copy_new(struct executor *x, int source, struct copy **ret, struct error *err)
+enum status copy_new(struct executor *x, int source, struct copy **ret, struct error *err)
 {
     struct source *s = &x->sources[source];
     const struct graph_node *n = &x->g->nodes[source];
@@ -280,7 +309,7 @@ static enum status copy_new(struct executor *x, int source, struct copy **ret, s
     return ST_OK;
 }
 
-static enum status copy_link(struct executor *x, struct copy *c, int from, int edge, struct error *err)
+enum status copy_link(struct executor *x, struct copy *c, int from, int edge, struct error *err)
 {
     if (x->n_links == EXECUTOR_MAX_LINKS)
         return FAIL(err, TOO_LARGE, "the graph expands to more than %d edges (at node '%.100s')", EXECUTOR_MAX_LINKS, c->p.source_id);
@@ -298,8 +327,7 @@ static enum status copy_link(struct executor *x, struct copy *c, int from, int e
     return ST_OK;
 }
 
-/* Notes ragged places, and queues C when nothing is left to wait for. */
-static enum status copy_ready(struct executor *x, struct copy *c, struct error *err)
+enum status copy_ready(struct executor *x, struct copy *c, struct error *err)
 {
     struct source *s = &x->sources[c->source];
     for (int i = 0; i < s->axes.n; i++)
@@ -383,6 +411,21 @@ static enum status copies_from_rows(struct executor *x, int source, const struct
     return st;
 }
 
+/* Puts the columns of R into the order of AXES (of which R has all, or all but the last). */
+static enum status rows_arrange(struct rows *r, const struct axes *axes, struct error *err)
+{
+    struct rows out = {.axes = *axes, .n_picks = r->n_picks};
+    const struct axes none = {.n = 0};
+    out.axes.n = r->axes.n;
+    enum status st = ST_OK;
+    for (int row = 0; st == ST_OK && row < r->n; row++)
+        st = rows_join_row(&out, r, row, &none, NULL, -1, err);
+    rows_fini(st == ST_OK ? r : &out);
+    if (st == ST_OK)
+        *r = out;
+    return st;
+}
+
 static enum status expand_ordinary(struct executor *x, int source, struct error *err)
 {
     int n_parents;
@@ -394,116 +437,13 @@ static enum status expand_ordinary(struct executor *x, int source, struct error 
     for (int i = 0; st == ST_OK && i < n_parents; i++)
         st = rows_join(x, &r, parents[i], err);
     if (st == ST_OK)
+        st = rows_arrange(&r, &x->sources[source].axes, err);
+    if (st == ST_OK)
         st = rows_sort(&r, err);
     if (st == ST_OK)
         st = copies_from_rows(x, source, &r, parents, n_parents, err);
     rows_fini(&r);
     free(parents);
-    return st;
-}
-
-/* ---- collects */
-
-/* The axes that remain outside when a collect takes in EDGE: all for a list, all but the innermost that applies for an item. */
-static struct axes kept_axes(const struct executor *x, int edge)
-{
-    const struct source *s = &x->sources[x->g->edges[edge].source];
-    struct axes kept = s->axes;
-    if (!is_item_edge(x, edge))
-        return kept;
-    int last = -1;
-    for (int i = 0; i < s->n_copies; i++)
-        for (int k = s->axes.n - 1; k > last; k--)
-            if (x->copies[s->first_copy + i]->at[k] >= 0)
-                last = k;
-    if (s->n_copies == 0)
-        last = s->axes.n - 1;
-    kept.n = last < 0 ? 0 : last;
-    return kept;
-}
-
-/* Extends R by the iterate AXIS: each row by each of its copies there; a row that has none stays, with the axis not applying. */
-static enum status rows_iterate(const struct executor *x, struct rows *r, int axis, struct error *err)
-{
-    const struct source *s = &x->sources[axis];
-    struct overlay o = overlay_of(s, &r->axes);
-    const struct axes none = {.n = 0};
-    struct rows out = {.axes = r->axes};
-    enum status st = axes_merge(x, &out.axes, &(struct axes){1, {axis}}, err);
-    for (int row = 0; st == ST_OK && row < r->n; row++) {
-        int from, to, before = out.n;
-        candidates(x, &o, s, row_values(r, row), &from, &to);
-        for (int i = from; st == ST_OK && i < to; i++) {
-            const struct copy *c = x->copies[s->first_copy + i];
-            if (agrees(&o, s, c, row_values(r, row)))
-                st = rows_join_row(&out, r, row, &s->axes, c->at, -1, err);
-        }
-        if (st == ST_OK && out.n == before)
-            st = rows_join_row(&out, r, row, &none, NULL, -1, err);
-    }
-    rows_fini(st == ST_OK ? r : &out);
-    if (st == ST_OK)
-        *r = out;
-    return st;
-}
-
-/* The groups of a collect, in order: every place outside of what it closes, also those where lists on the way came out empty. */
-static enum status groups_of(const struct executor *x, const struct source *s, struct rows *r, struct error *err)
-{
-    struct axes outside = {.n = 0};
-    for (int i = 0; i < s->n_edges; i++) {
-        struct axes kept = kept_axes(x, x->edges_into[s->first_edge + i]);
-        TRY(axes_merge(x, &outside, &kept, err));
-    }
-    TRY(rows_add(r, err));
-    for (int i = 0; i < outside.n; i++)
-        TRY(rows_iterate(x, r, outside.node[i], err));
-    return ST_OK;
-}
-
-static int compare_links(const void *a, const void *b, void *executor)
-{
-    const struct executor *x = executor;
-    const struct link *p = a, *q = b;
-    bool p_item = is_item_edge(x, p->edge), q_item = is_item_edge(x, q->edge);
-    if (p_item != q_item)
-        return p_item ? 1 : -1;
-    int order = executor_compare(x, x->copies[p->from], x->copies[q->from]);
-    return order ? order : p->edge - q->edge;
-}
-
-/* Makes the collect of one group: links to all that belongs to it, lists first, each in order of iteration and then of the edges. */
-static enum status copy_from_group(struct executor *x, int source, const struct rows *groups, int group, struct error *err)
-{
-    const struct source *s = &x->sources[source];
-    const int *values = row_values(groups, group);
-    struct copy *c;
-    TRY(copy_new(x, source, &c, err));
-    for (int i = 0; i < s->axes.n; i++) {
-        int k = axis_find(&groups->axes, s->axes.node[i]);
-        c->at[i] = k < 0 ? -1 : values[k];
-    }
-    for (int i = 0; i < s->n_edges; i++) {
-        int edge = x->edges_into[s->first_edge + i], from, to;
-        const struct source *feed = &x->sources[x->g->edges[edge].source];
-        struct overlay o = overlay_of(feed, &groups->axes);
-        candidates(x, &o, feed, values, &from, &to);
-        for (int k = from; k < to; k++)
-            if (agrees(&o, feed, x->copies[feed->first_copy + k], values))
-                TRY(copy_link(x, c, feed->first_copy + k, edge, err));
-    }
-    if (c->n_links > 1)
-        qsort_r(x->links + c->first_link, (size_t)c->n_links, sizeof *x->links, compare_links, x);
-    return copy_ready(x, c, err);
-}
-
-static enum status expand_collect(struct executor *x, int source, struct error *err)
-{
-    struct rows groups = {.n = 0};
-    enum status st = groups_of(x, &x->sources[source], &groups, err);
-    for (int i = 0; st == ST_OK && i < groups.n; i++)
-        st = copy_from_group(x, source, &groups, i, err);
-    rows_fini(&groups);
     return st;
 }
 
@@ -530,7 +470,7 @@ enum status executor_expand(struct executor *x, struct error *err)
             continue;
         s->prepared = true;
         s->first_copy = x->n_copies;
-        TRY(s->is_collect ? expand_collect(x, node, err) : expand_ordinary(x, node, err));
+        TRY(s->is_collect ? executor_expand_collect(x, node, err) : expand_ordinary(x, node, err));
         if (s->n_copies == 0)
             TRY(executor_source_done(x, node, err));
     }

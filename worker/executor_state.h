@@ -1,5 +1,6 @@
 /* What executor.c and executor_expand.c share. */
 #pragma once
+#include <stdint.h>
 #include "common/hash.h"
 #include "worker/executor.h"
 
@@ -32,7 +33,9 @@ struct child {
 };
 
 struct source {
-    struct axes axes;
+    struct axes axes;               /* around its copies */
+    struct axes live;               /* iterates before it with no collect between, itself included */
+    uint64_t bit, seen;             /* of an iterate, and of all iterates before it; the first 64 have one */
     int first_edge, n_edges;        /* edges into it, in edges_into */
     int first_copy, n_copies;
     int n_done;
@@ -65,15 +68,23 @@ struct executor {
     struct ready *ready;            /* one per class in use */
     int n_ready;
     int active;                     /* class being drained, -1 none */
-    int n_done;
+    int n_iterates;                 /* in the graph */
+    int n_done;                     /* copies that have run */
     json_t *executed, *executed_history, *errors;
     bool failed;
 };
 
 /* executor_expand prepares every node of the graph that can be now: all but those below an iterate that has not run. */
 NODISCARD enum status executor_expand(struct executor *x, struct error *err);
+enum status executor_expand_collect(struct executor *x, int source, struct error *err);
 /* executor_axes finds the axes of every node of the graph. */
 NODISCARD enum status executor_axes(struct executor *x, struct error *err);
+/* executor_item_edge: EDGE goes into the `item` of a collect. */
+bool executor_item_edge(const struct executor *x, int edge);
+/* copy_new makes the next copy of SOURCE, copy_link feeds it, copy_ready queues it when it has nothing to wait for. */
+NODISCARD enum status copy_new(struct executor *x, int source, struct copy **ret, struct error *err);
+NODISCARD enum status copy_link(struct executor *x, struct copy *c, int from, int edge, struct error *err);
+NODISCARD enum status copy_ready(struct executor *x, struct copy *c, struct error *err);
 /* executor_compare orders copies by iteration path; shorter first. */
 int executor_compare(const struct executor *x, const struct copy *a, const struct copy *b);
 /* executor_ready queues C, whose inputs have all run. */

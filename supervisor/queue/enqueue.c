@@ -113,45 +113,58 @@ enum status queue_enqueue(struct queue *q, const struct enqueue_args *a, struct 
     return ST_OK;
 }
 
-static enum status retry_check(struct queue *q, int64_t id, bool again, struct item *it, struct error *err)
+/* retry_choose loads those of IDS that can be retried into RET (room for N), each once. */
+static enum status retry_choose(struct queue *q, const int64_t *ids, size_t n, bool again, struct item *ret, size_t *ret_n, struct error *err)
 {
-    TRY(item_load(q, id, it, err));
-    if (it->state == ITEM_COMPLETED && !again)
-        return FAIL(err, BAD_STATE, "item %lld is completed: only failed and canceled items are retried, completed ones with again", (long long)id);
-    if (!item_state_terminal(it->state))
-        return FAIL(err, BAD_STATE, "item %lld is %s: only ended items are retried", (long long)id, item_state_name(it->state));
+    size_t chosen = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct item *it = &ret[chosen];
+        enum status status = item_load(q, ids[i], it, err);
+        if (status != ST_OK && status != ST_NOT_FOUND)
+            return status;
+        bool wanted = status == ST_OK && (it->state == ITEM_FAILED || it->state == ITEM_CANCELED || (it->state == ITEM_COMPLETED && again));
+        for (size_t k = 0; k < chosen && wanted; k++)
+            wanted = ret[k].item_id != ids[i];
+        chosen += wanted;
+    }
+    *ret_n = chosen;
     return ST_OK;
 }
 
-/* retry_room: ids of several queues are checked per run of equal ones, each against the full number: strict, never past the limit. */
-static enum status retry_room(struct queue *q, const int64_t *ids, size_t n, bool again, int64_t limit, struct error *err)
+/* retry_room checks the queue of each item against the number of all: never past the limit, and exact where they are of one queue. */
+static enum status retry_room(struct queue *q, const struct item *items, size_t n, int64_t limit, struct error *err)
 {
-    char queue_id[QUEUE_ID_BYTES] = "";
+    int64_t counter = 0;
     for (size_t i = 0; i < n; i++) {
-        struct item it;
         struct batch_slot *head;
-        TRY(retry_check(q, ids[i], again, &it, err));
-        TRY(batch_head(q, it.batch, &head, err));
-        if (strcmp(queue_id, head->text->queue_id) == 0)
-            continue;
-        TRY(check_room(q, head->text->queue_id, (int64_t)n, limit, err));
-        size_t len = strnlen(head->text->queue_id, sizeof queue_id - 1);
-        memcpy(queue_id, head->text->queue_id, len);
-        queue_id[len] = 0;
+        TRY(batch_head(q, items[i].batch, &head, err));
+        if (head->counter != counter)
+            TRY(check_room(q, head->text->queue_id, (int64_t)n, limit, err));
+        counter = head->counter;
     }
     return ST_OK;
+}
+
+static enum status retry_add(struct queue *q, const struct item *old, int64_t now_ms, struct change_list *changes, struct error *err)
+{
+    int64_t first = old->retried_from ? old->retried_from : old->item_id;
+    TRY(sql_run(&q->sql, sql_start(&q->sql, W_ITEM_RETRY, "iiddii", old->batch, old->ordinal, old->priority, old->max_attempts, now_ms, first), err));
+    struct item it = {.item_id = sqlite3_last_insert_rowid(q->sql.db), .batch = old->batch, .ordinal = old->ordinal, .priority = old->priority,
+                      .max_attempts = old->max_attempts, .slot = -1, .avoid_slot = -1, .retried_from = first, .retry_of = old->item_id, .created_at = now_ms};
+    return item_note(q, &it, ITEM_GONE, ITEM_PENDING, now_ms, NULL, NULL, changes, err);
 }
 
 enum status queue_retry(struct queue *q, const int64_t *ids, size_t n, bool again, int64_t max_queue_size, int64_t now_ms, struct change_list *changes, struct error *err)
 {
-    TRY(retry_room(q, ids, n, again, max_queue_size, err));
-    for (size_t i = 0; i < n; i++) {
-        struct item old;
-        TRY(item_load(q, ids[i], &old, err));
-        TRY(sql_run(&q->sql, sql_start(&q->sql, W_ITEM_RETRY, "iiddii", old.batch, old.ordinal, old.priority, old.max_attempts, now_ms, old.item_id), err));
-        struct item it = {.item_id = sqlite3_last_insert_rowid(q->sql.db), .batch = old.batch, .ordinal = old.ordinal, .priority = old.priority,
-                          .max_attempts = old.max_attempts, .slot = -1, .avoid_slot = -1, .retried_from = old.item_id, .created_at = now_ms};
-        TRY(item_note(q, &it, ITEM_GONE, ITEM_PENDING, now_ms, NULL, NULL, changes, err));
-    }
-    return counts_flush(q, err);
+    size_t chosen = 0;
+    struct item *items = calloc(n + 1, sizeof *items);
+    if (!items)
+        return FAIL(err, OUT_OF_MEMORY, "no memory to retry %zu items", n);
+    enum status status = retry_choose(q, ids, n, again, items, &chosen, err);
+    if (status == ST_OK)
+        status = retry_room(q, items, chosen, max_queue_size, err);
+    for (size_t i = 0; i < chosen && status == ST_OK; i++)
+        status = retry_add(q, &items[i], now_ms, changes, err);
+    free(items);
+    return status == ST_OK ? counts_flush(q, err) : status;
 }

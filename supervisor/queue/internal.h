@@ -35,7 +35,7 @@ enum reader_sql {
 extern const struct sql_text writer_sql[W_COUNT], reader_sql[R_COUNT];
 
 struct item {
-    int64_t item_id, batch, ordinal, status_sequence, not_before, epoch, retried_from, created_at, started_at, completed_at, crash1_at, crash2_at, cost_ms;
+    int64_t item_id, batch, ordinal, status_sequence, not_before, epoch, retried_from, retry_of, created_at, started_at, completed_at, crash1_at, crash2_at, cost_ms;
     enum item_state state;
     int priority, attempt, uncounted, max_attempts, deaths, ooms, slot, avoid_slot;
     char device[QUEUE_ID_BYTES];

@@ -8,6 +8,7 @@ void session_id_of(const char *batch_id, int64_t item_id, char ret[UUID_TEXT]) {
 void item_read(sqlite3_stmt *st, struct item *ret)
 {
     int i = 0;
+    ret->retry_of = 0;
     ret->item_id = sqlite3_column_int64(st, i++);
     ret->batch = sqlite3_column_int64(st, i++);
     ret->ordinal = sqlite3_column_int64(st, i++);
@@ -151,7 +152,7 @@ enum status item_note(struct queue *q, const struct item *it, enum item_state fr
     struct item_change c = {
         .item_id = it->item_id, .epoch = it->epoch, .status_sequence = it->status_sequence, .at_ms = now_ms, .started_at = it->started_at,
         .completed_at = it->completed_at, .created_at = it->created_at, .retried_from = it->retried_from, .from = from, .to = to, .attempt = it->attempt,
-        .max_attempts = it->max_attempts, .deaths = it->deaths, .slot = it->slot, .not_before = it->not_before, .device = it->device[0] ? it->device : NULL,
+        .max_attempts = it->max_attempts, .deaths = it->deaths, .slot = it->slot, .not_before = it->not_before, .retry_of = it->retry_of, .device = it->device[0] ? it->device : NULL,
         .error_type = error_type, .error_message = error_message,
     };
     session_id_of(head->text->batch_id, it->item_id, c.session_id);

@@ -66,11 +66,12 @@ struct item_change {
     int attempt, max_attempts, deaths;
     int slot;                           /* where it runs or ran last, -1: nowhere yet */
     int64_t not_before;                 /* of a requeued one */
+    int64_t retry_of;                   /* of one that queue_retry added: which id it was asked to retry */
     const char *batch_id, *queue_id, *user, *origin, *destination;   /* never NULL ("" for none); in the list's arena */
     const char *device, *error_type, *error_message;                 /* NULL for none; in the list's arena */
     char session_id[UUID_TEXT];
 };
-/* Appended to by the functions below; reusable after change_list_reset. Zero-initialised is empty. */
+/* Appended to by the functions below, also by one that then fails; reusable after change_list_reset. Zero-initialised is empty. */
 struct change_list { struct item_change *v; size_t n, cap; struct arena *arena; };
 void change_list_reset(struct change_list *l);
 void change_list_fini(struct change_list *l);
@@ -152,8 +153,9 @@ NODISCARD enum status queue_cancel(struct queue *q, int64_t item_id, int attempt
 NODISCARD enum status queue_cancel_batches(struct queue *q, const char *const *batch_ids, size_t n, int64_t now_ms, struct change_list *changes, struct error *err);
 NODISCARD enum status queue_cancel_pending(struct queue *q, int64_t now_ms, struct change_list *changes, struct error *err);
 
-/* queue_retry adds a new pending item (retried_from = the old one, same batch, ordinal and priority) for each failed or canceled one, with AGAIN also for
- * completed ones. NOT_FOUND or BAD_STATE names the first that is not such; QUEUE_FULL; nothing is added then. CHANGES: the new items, in the order of IDS. */
+/* queue_retry adds a new pending item (same batch, ordinal and priority) for each failed or canceled one of IDS, with AGAIN also for completed ones. Ids that
+ * are unknown, in another state or named before are skipped, as InvokeAI does. QUEUE_FULL when there is no room for all: nothing is added then. CHANGES: the
+ * new items in the order of IDS; retry_of is the id named, retried_from the first of a chain of retries. */
 NODISCARD enum status queue_retry(struct queue *q, const int64_t *ids, size_t n, bool again, int64_t max_queue_size, int64_t now_ms,
                                   struct change_list *changes, struct error *err);
 /* Deleting: CHANGES gets each deleted item (to ITEM_GONE; from IN_PROGRESS or CANCELING: its slot still works on it, stop it). IMAGES (may be NULL: keep

@@ -127,13 +127,12 @@ static void cannot_read(const char *path, const char *why)
 static void run_file(const char *path)
 {
     char *text = read_text(path), *quoted = text ? cases_quote(text) : NULL;
-    struct error err = {.message = "no memory, or no such file"};
-    AUTO_JSON *file = NULL;
-    enum status s = quoted ? json_parse(quoted, strlen(quoted), 2 * (size_t)MAX_FILE_BYTES, &file, &err) : ST_IO;
+    json_error_t error = {.text = "no memory, or no such file"};
+    AUTO_JSON *file = quoted ? json_loads(quoted, JSON_ALLOW_NUL, &error) : NULL;
     free(text);
     free(quoted);
-    if (s != ST_OK) {
-        cannot_read(path, err.message);
+    if (!file) {
+        cannot_read(path, error.text);
         return;
     }
     const char *format = json_str(file, "format", ""), *kind = json_str(file, "kind", "");

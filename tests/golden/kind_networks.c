@@ -51,7 +51,7 @@ static enum golden_result run_text(struct golden_case *c, struct model *m)
     struct text_encode te;
     struct error err;
     int32_t ids[ROWS_MAX * TOKENS_MAX];
-    int rows;
+    int rows = 0;
     enum status s = model_text_encoder(m, 0, NULL, &te, &err);
     if (s != ST_OK || te.tokens > TOKENS_MAX)
         return golden_status(c, s, &err);

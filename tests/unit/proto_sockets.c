@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -439,75 +442,6 @@ static void one_peer_does_not_take_the_place_of_all(void **state)
     sp_rep_close(n.rep);
 }
 
-/* ---- PUB and SUB */
-
-static void events_by_prefix_and_the_loss_of_the_publisher(void **state)
-{
-    (void)state;
-    struct sp_pub *pub;
-    struct sp_sub *sub;
-    struct error err;
-    assert_int_equal(sp_pub_listen(fresh_url(), 4, &pub, &err), ST_OK);
-    const char *prefixes[] = {"ev/item/", "ev/worker/"};
-    assert_int_equal(sp_sub_dial(url, prefixes, 2, LIMIT_MS, &sub, &err), ST_OK);
-    void *bytes;
-    size_t n;
-    assert_int_equal(sp_sub_next(sub, 50, &bytes, &n, &err), ST_TIMEOUT);
-    sp_pub_send(pub, "ev/other/1", 10);
-    for (int i = 0; i < 500; i++)
-        sp_pub_send(pub, "ev/item/1", 9);
-    sp_pub_send(pub, "ev/worker/1", 11);
-    for (int i = 0; i < 501; i++) {
-        if (sp_sub_next(sub, LIMIT_MS, &bytes, &n, &err) != ST_OK)
-            fail_msg("event %d: %s", i, err.message);
-        assert_int_equal(n, i < 500 ? 9 : 11);
-        free(bytes);
-    }
-    struct sp_counts c;
-    sp_pub_counts(pub, &c);
-    assert_int_equal(c.connections, 1);
-    sp_pub_close(pub);
-    enum status s;
-    until((s = sp_sub_next(sub, 1000, &bytes, &n, &err)) == ST_UNREACHABLE);
-    struct sp_pub *again;
-    until(sp_pub_listen(url, 4, &again, &err) == ST_OK);
-    bool heard = false; /* the subscription comes back by itself */
-    int64_t end = clock_real_ms() + LIMIT_MS;
-    while (!heard && clock_real_ms() < end) {
-        sp_pub_send(again, "ev/item/2", 9);
-        s = sp_sub_next(sub, 20, &bytes, &n, &err);
-        heard = s == ST_OK;
-    }
-    assert_true(heard);
-    free(bytes);
-    sp_sub_close(sub);
-    sp_pub_close(again);
-}
-
-static void a_stopped_subscriber_does_not_stop_the_publisher(void **state)
-{
-    (void)state;
-    struct sp_pub *pub;
-    struct sp_sub *sub;
-    struct error err;
-    const char *all[] = {""};
-    assert_int_equal(sp_pub_listen(fresh_url(), 4, &pub, &err), ST_OK);
-    int stopped = raw_handshake(url, 0x21);
-    assert_int_equal(sp_sub_dial(url, all, 1, LIMIT_MS, &sub, &err), ST_OK);
-    char frame[1000] = "x";
-    int64_t begin = clock_real_ms();
-    for (int i = 0; i < 20000; i++)
-        sp_pub_send(pub, frame, sizeof frame);
-    assert_true(clock_real_ms() - begin < LIMIT_MS);
-    void *bytes;
-    size_t n;
-    assert_int_equal(sp_sub_next(sub, LIMIT_MS, &bytes, &n, &err), ST_OK);
-    free(bytes);
-    close(stopped);
-    sp_sub_close(sub);
-    sp_pub_close(pub);
-}
-
 /* ---- PAIR */
 
 static void a_link_both_ways(void **state)
@@ -623,8 +557,189 @@ static void a_peer_that_is_behind_does_not_lose_frames(void **state)
     sp_pair_close(b);
 }
 
+/* ---- peers that are killed: processes of their own (this program again, see peer_main), as workers and clients are */
+
+static pid_t spawn_peer(const char *what)
+{
+    char *argv[] = {(char *)(uintptr_t)"peer", (char *)(uintptr_t)what, url, NULL};
+    pid_t pid;
+    assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
+    return pid;
+}
+
+static void kill_peer(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+/* peer_main floods the socket at U in the role WHAT until it is killed. */
+static int peer_main(const char *what, const char *u)
+{
+    struct bell bell = {0};
+    struct error err;
+    void *bytes;
+    size_t n;
+    static char frame[20000];
+    if (!strcmp(what, "pair")) {
+        struct sp_pair *p;
+        if (sp_pair_dial(u, 1 << 20, LIMIT_MS, ring, &bell, &p, &err) != ST_OK)
+            return 1;
+        for (;;) /* sends as fast as it can and reads nothing */
+            if (sp_pair_send(p, frame, sizeof frame, &err) == ST_BUSY)
+                poll(NULL, 0, 1);
+    }
+    if (!strcmp(what, "req")) {
+        struct sp_req *r;
+        if (sp_req_dial(u, LIMIT_MS, &r, &err) != ST_OK)
+            return 1;
+        while (sp_req_call(r, frame, sizeof frame, LIMIT_MS, &bytes, &n, &err) == ST_OK)
+            free(bytes);
+        return 1;
+    }
+    const char *all[] = {""};
+    struct sp_sub *s;
+    if (sp_sub_dial(u, all, 1, LIMIT_MS, &s, &err) != ST_OK)
+        return 1;
+    for (;;)
+        poll(NULL, 0, 1000); /* a subscriber that reads nothing */
+}
+
+enum { LAUNCHES = 60 };
+
+static void links_of_many_killed_workers(void **state)
+{
+    (void)state;
+    for (int i = 0; i < LAUNCHES; i++) {
+        struct bell bell = {0};
+        struct sp_pair *p;
+        struct error err;
+        void *bytes;
+        size_t n;
+        static char frame[20000];
+        assert_int_equal(sp_pair_listen(fresh_url(), 1 << 20, ring, &bell, &p, &err), ST_OK);
+        pid_t pid = spawn_peer("pair");
+        until(sp_pair_take(p, &bytes, &n));
+        free(bytes);
+        for (int k = 0; k < 100; k++)
+            assert_int_equal(sp_pair_send(p, frame, sizeof frame, &err), ST_OK); /* fills its socket */
+        kill_peer(pid);
+        until(sp_pair_lost(p));
+        while (sp_pair_take(p, &bytes, &n))
+            free(bytes);
+        sp_pair_close(p);
+    }
+}
+
+static void many_killed_clients(void **state)
+{
+    (void)state;
+    struct node n = {0};
+    struct sp_counts c;
+    node_start(&n, 4, 1 << 20, 64);
+    for (int i = 0; i < LAUNCHES; i++) {
+        pid_t pid = spawn_peer("req");
+        int served = 0;
+        until((served += serve(&n)) > 3);
+        kill_peer(pid);
+    }
+    assert_true(answers_within(&n, url, LIMIT_MS));
+    until((serve(&n), sp_rep_counts(n.rep, &c), c.connections == 0));
+    sp_rep_close(n.rep);
+}
+
+static void many_killed_subscribers(void **state)
+{
+    (void)state;
+    struct sp_pub *pub;
+    struct error err;
+    struct sp_counts c;
+    static char frame[20000];
+    assert_int_equal(sp_pub_listen(fresh_url(), 64, &pub, &err), ST_OK);
+    for (int i = 0; i < LAUNCHES; i++) {
+        pid_t pid = spawn_peer("sub");
+        until((sp_pub_counts(pub, &c), c.connections == 1));
+        for (int k = 0; k < 200; k++)
+            sp_pub_send(pub, frame, sizeof frame);
+        kill_peer(pid);
+        until((sp_pub_counts(pub, &c), c.connections == 0));
+    }
+    sp_pub_close(pub);
+}
+
+/* ---- PUB and SUB. Last: closing a SUB of nng 1.5.2 may stop the thread that ends connections, for the whole process. */
+
+static void events_by_prefix_and_the_loss_of_the_publisher(void **state)
+{
+    (void)state;
+    struct sp_pub *pub;
+    struct sp_sub *sub;
+    struct error err;
+    assert_int_equal(sp_pub_listen(fresh_url(), 4, &pub, &err), ST_OK);
+    const char *prefixes[] = {"ev/item/", "ev/worker/"};
+    assert_int_equal(sp_sub_dial(url, prefixes, 2, LIMIT_MS, &sub, &err), ST_OK);
+    void *bytes;
+    size_t n;
+    assert_int_equal(sp_sub_next(sub, 50, &bytes, &n, &err), ST_TIMEOUT);
+    sp_pub_send(pub, "ev/other/1", 10);
+    for (int i = 0; i < 500; i++)
+        sp_pub_send(pub, "ev/item/1", 9);
+    sp_pub_send(pub, "ev/worker/1", 11);
+    for (int i = 0; i < 501; i++) {
+        if (sp_sub_next(sub, LIMIT_MS, &bytes, &n, &err) != ST_OK)
+            fail_msg("event %d: %s", i, err.message);
+        assert_int_equal(n, i < 500 ? 9 : 11);
+        free(bytes);
+    }
+    struct sp_counts c;
+    sp_pub_counts(pub, &c);
+    assert_int_equal(c.connections, 1);
+    sp_pub_close(pub);
+    enum status s;
+    until((s = sp_sub_next(sub, 1000, &bytes, &n, &err)) == ST_UNREACHABLE);
+    struct sp_pub *again;
+    until(sp_pub_listen(url, 4, &again, &err) == ST_OK);
+    bool heard = false; /* the subscription comes back by itself */
+    int64_t end = clock_real_ms() + LIMIT_MS;
+    while (!heard && clock_real_ms() < end) {
+        sp_pub_send(again, "ev/item/2", 9);
+        s = sp_sub_next(sub, 20, &bytes, &n, &err);
+        heard = s == ST_OK;
+    }
+    assert_true(heard);
+    free(bytes);
+    sp_sub_close(sub);
+    sp_pub_close(again);
+}
+
+static void a_stopped_subscriber_does_not_stop_the_publisher(void **state)
+{
+    (void)state;
+    struct sp_pub *pub;
+    struct sp_sub *sub;
+    struct error err;
+    const char *all[] = {""};
+    assert_int_equal(sp_pub_listen(fresh_url(), 4, &pub, &err), ST_OK);
+    int stopped = raw_handshake(url, 0x21);
+    assert_int_equal(sp_sub_dial(url, all, 1, LIMIT_MS, &sub, &err), ST_OK);
+    char frame[1000] = "x";
+    int64_t begin = clock_real_ms();
+    for (int i = 0; i < 20000; i++)
+        sp_pub_send(pub, frame, sizeof frame);
+    assert_true(clock_real_ms() - begin < LIMIT_MS);
+    void *bytes;
+    size_t n;
+    assert_int_equal(sp_sub_next(sub, LIMIT_MS, &bytes, &n, &err), ST_OK);
+    free(bytes);
+    close(stopped);
+    sp_sub_close(sub);
+    sp_pub_close(pub);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3)
+        _exit(peer_main(argv[1], argv[2]));
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
@@ -639,12 +754,15 @@ int main(int argc, char **argv)
         cmocka_unit_test(connections_are_limited),
         cmocka_unit_test(long_requests_close_the_connection),
         cmocka_unit_test(one_peer_does_not_take_the_place_of_all),
-        cmocka_unit_test(events_by_prefix_and_the_loss_of_the_publisher),
-        cmocka_unit_test(a_stopped_subscriber_does_not_stop_the_publisher),
         cmocka_unit_test(a_link_both_ways),
         cmocka_unit_test(a_second_peer_is_turned_away),
         cmocka_unit_test(a_link_that_nobody_serves),
         cmocka_unit_test(a_peer_that_is_behind_does_not_lose_frames),
+        cmocka_unit_test(links_of_many_killed_workers),
+        cmocka_unit_test(many_killed_clients),
+        cmocka_unit_test(many_killed_subscribers),
+        cmocka_unit_test(events_by_prefix_and_the_loss_of_the_publisher),
+        cmocka_unit_test(a_stopped_subscriber_does_not_stop_the_publisher),
     };
     int failed = cmocka_run_group_tests(tests, in_folder, out_of_folder);
     _exit(failed ? 1 : 0); /* nng_close may hang: nothing waits for it */

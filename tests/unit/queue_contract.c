@@ -482,15 +482,15 @@ static void retry(void **state)
         assert_int_equal(kit_claim(k, &epoch[i]), first + i);
     assert_int_equal(kit_finish(k, first, epoch[0], ITEM_COMPLETED), ST_OK);
     assert_int_equal(kit_finish(k, first + 1, epoch[1], ITEM_FAILED), ST_OK);
-    int64_t ids[] = {first + 1, first};
-    assert_int_equal(WRITE(k, queue_retry(k->q, ids, 2, false, 100, k->now, &k->ch, &k->err)), ST_BAD_STATE);
-    assert_says(k->err.message, "with again");
+    int64_t ids[] = {first + 1, first, first + 1, 999, first + 2};   /* failed, completed, twice, unknown, running */
+    assert_int_equal(WRITE(k, queue_retry(k->q, ids, 5, true, 2, k->now, &k->ch, &k->err)), ST_QUEUE_FULL);
     assert_int_equal(kit_count(k, ITEM_PENDING), 1);            /* all or nothing */
-    assert_int_equal(WRITE(k, queue_retry(k->q, ids, 2, true, 2, k->now, &k->ch, &k->err)), ST_QUEUE_FULL);
-    WRITE_OK(k, queue_retry(k->q, ids, 2, true, 3, k->now, &k->ch, &k->err));
+    WRITE_OK(k, queue_retry(k->q, ids, 5, true, 3, k->now, &k->ch, &k->err));
     assert_int_equal(k->ch.n, 2);
     assert_int_equal(k->ch.v[0].retried_from, first + 1);
+    assert_int_equal(k->ch.v[0].retry_of, first + 1);
     assert_int_equal(k->ch.v[0].from, ITEM_GONE);
+    assert_int_equal(k->ch.v[1].retry_of, first);
     assert_true(k->ch.v[1].item_id > first + 3);
     struct item_detail d;
     int64_t fresh = k->ch.v[0].item_id;
@@ -501,11 +501,12 @@ static void retry(void **state)
     assert_int_equal(d.page.rows[0].attempt, 0);
     assert_string_equal(d.page.rows[0].batch_id, e.batch_id);
     item_detail_fini(&d);
-    int64_t bad[] = {first + 2};
-    assert_int_equal(WRITE(k, queue_retry(k->q, bad, 1, true, 100, k->now, &k->ch, &k->err)), ST_BAD_STATE);
-    bad[0] = 12345;
-    assert_int_equal(WRITE(k, queue_retry(k->q, bad, 1, true, 100, k->now, &k->ch, &k->err)), ST_NOT_FOUND);
-    assert_says(k->err.message, "12345");
+    WRITE_OK(k, queue_retry(k->q, &ids[1], 1, false, 100, k->now, &k->ch, &k->err));
+    assert_int_equal(k->ch.n, 0);                               /* completed: only with again */
+    WRITE_OK(k, queue_cancel(k->q, fresh, -1, k->now, &k->ch, &k->err));
+    WRITE_OK(k, queue_retry(k->q, &fresh, 1, false, 100, k->now, &k->ch, &k->err));
+    assert_int_equal(k->ch.v[0].retried_from, first + 1);       /* the first of the chain */
+    assert_int_equal(k->ch.v[0].retry_of, fresh);
 }
 
 static int64_t one_number(struct kit *k, const char *sql)

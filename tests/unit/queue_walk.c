@@ -221,9 +221,10 @@ static void step_retry(struct walk *w)
     int64_t id = some_item(w, ended);
     struct model_item *i = &w->m[id];
     bool again = dice(w, 2), there = id <= w->last && i->batch;
-    enum status expect = !there ? ST_NOT_FOUND : !ended(i) || (i->state == ITEM_COMPLETED && !again) ? ST_BAD_STATE : ST_OK;
-    assert_int_equal(WRITE(&w->k, queue_retry(w->k.q, &id, 1, again, 1000, w->k.now, &w->k.ch, &w->k.err)), expect);
-    if (expect != ST_OK)
+    bool added = there && ended(i) && (i->state != ITEM_COMPLETED || again);
+    WRITE_OK(&w->k, queue_retry(w->k.q, &id, 1, again, 1000, w->k.now, &w->k.ch, &w->k.err));
+    assert_int_equal(w->k.ch.n, added);
+    if (!added)
         return;
     assert_int_equal(w->k.ch.v[0].item_id, w->last + 1);
     w->m[++w->last] = (struct model_item){.batch = i->batch, .priority = i->priority, .max_attempts = i->max_attempts, .slot = -1, .avoid = -1};
@@ -329,7 +330,7 @@ static void step(struct walk *w)
     else if (d < 174) step_cancel_many(w);
     else if (d < 185) step_retry(w);
     else if (d < 197) step_delete(w);
-    else if (dice(w, 3) == 0) step_crash(w);
+    else step_crash(w);
     w->steps++;
 }
 
@@ -353,7 +354,7 @@ static void walk(void **state)
     static const enum item_state seen[][2] = {
         {ITEM_PENDING, ITEM_IN_PROGRESS}, {ITEM_PENDING, ITEM_CANCELED}, {ITEM_IN_PROGRESS, ITEM_COMPLETED}, {ITEM_IN_PROGRESS, ITEM_FAILED},
         {ITEM_IN_PROGRESS, ITEM_HELD}, {ITEM_IN_PROGRESS, ITEM_CANCELED}, {ITEM_IN_PROGRESS, ITEM_CANCELING}, {ITEM_IN_PROGRESS, ITEM_PENDING}, {ITEM_CANCELING, ITEM_CANCELED}};
-    for (size_t i = 0; i < sizeof seen / sizeof *seen; i++)
+    for (size_t i = 0; !seed && i < sizeof seen / sizeof *seen; i++)
         if (!w->moved[seen[i][0]][seen[i][1]])
             fail_msg("the walk never went from %s to %s", item_state_name(seen[i][0]), item_state_name(seen[i][1]));
     kit_close(&w->k);

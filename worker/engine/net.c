@@ -60,7 +60,7 @@ struct operand net_conv(struct net *n, struct operand x, int cout, struct net_co
     d.conv.stride = stride;
     d.conv.pad_top = d.conv.pad_left = d.conv.pad_bottom = d.conv.pad_right = pad;
     d.conv.add = how.add;
-    d.y = net_value(n, x.n, (x.h + 2 * pad - k) / stride + 1, (x.w + 2 * pad - k) / stride + 1, cout);
+    d.y = how.y.w ? how.y : net_value(n, x.n, (x.h + 2 * pad - k) / stride + 1, (x.w + 2 * pad - k) / stride + 1, cout);
     net_op(n, &d);
     return d.y;
 }

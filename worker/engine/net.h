@@ -18,8 +18,9 @@ struct net_name { char s[200]; };
 struct net_name net_name(const char *fmt, ...) PRINTF_LIKE(1, 2);
 #define NAME(...) net_name(__VA_ARGS__).s
 
-struct net_conv { int kernel, stride; struct operand add, residual; enum act act; };     /* zeros: 3, 1; padded to keep the size */
-struct net_linear { bool no_bias, geglu; struct operand residual, y; enum act act; };    /* y set: written there; else a new value */
+/* y set: written there (it may be the residual), else to a new value. Kernel and stride 0 are 3 and 1; padding keeps the size. */
+struct net_conv { int kernel, stride; struct operand add, residual, y; enum act act; };
+struct net_linear { bool no_bias, geglu; struct operand residual, y; enum act act; };
 
 /* net_value returns a new value in the net's dtype. */
 struct operand net_value(struct net *n, int batch, int h, int w, int c);

@@ -81,15 +81,8 @@ static enum status read_config(struct schedule *s, const json_t *config, struct 
 /* torch.linspace in float32: counted from both ends. */
 static float linspace_f32(float a, float b, int n, int i)
 {
-#ifndef V
-#define V 0
-#define M(x,y,z) ((x)*(y)+(z))
-#endif
     float step = (b - a) / (float)(n - 1);
-    int L = V & 1 ? 16 : 8;
-    int full = V & 4 ? 0 : n / L * L;
-    if (i < full) { int k = i / L * L; float base = k < n / 2 ? M(step, (float)k, a) : M(-step, (float)(n - 1 - k), b); return M(step, (float)(i - k), base); }
-    return i < n / 2 ? M(step, (float)i, a) : M(-step, (float)(n - 1 - i), b);
+    return i < n / 2 ? a + step * (float)i : b - step * (float)(n - 1 - i);
 }
 
 static double cosine_bar(double t)
@@ -118,7 +111,7 @@ static enum status make_alphas(struct schedule *s, struct error *err)
         } else {
             beta = linspace_f32((float)s->beta_start, (float)s->beta_end, s->train, i);
         }
-        product *= 1.0f - beta; if (V & 2) product = (float)product;
+        product *= 1.0f - beta;
         s->alphas[i] = (float)product;
         s->train_sigmas[i] = sqrtf((1.0f - s->alphas[i]) / s->alphas[i]);
     }

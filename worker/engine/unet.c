@@ -38,13 +38,14 @@ static struct operand resnet(struct walk *w, struct operand x, int cout, const c
 {
     struct net *n = w->net;
     const struct unet_config *c = w->config;
-    struct operand add = time_slot(w, name, cout), shortcut = x;
+    struct operand add = time_slot(w, name, cout);
+    struct net_conv last = {.residual = x};
     struct operand h = net_group_norm(n, x, c->groups, c->eps, FN_SILU, NAME("%s.norm1", name));
     h = net_conv(n, h, cout, (struct net_conv){.add = add}, NAME("%s.conv1", name));
     h = net_group_norm(n, h, c->groups, c->eps, FN_SILU, NAME("%s.norm2", name));
-    if (x.c != cout)
-        shortcut = net_linear(n, x, cout, (struct net_linear){0}, NAME("%s.conv_shortcut", name));
-    return net_conv(n, h, cout, (struct net_conv){.residual = shortcut}, NAME("%s.conv2", name));
+    if (x.c != cout)             /* X itself may be wanted again on the way up, its projection is not */
+        last.residual = last.y = net_linear(n, x, cout, (struct net_linear){0}, NAME("%s.conv_shortcut", name));
+    return net_conv(n, h, cout, last, NAME("%s.conv2", name));
 }
 
 /* attend adds attention over SOURCE to T, in place. The keys and values of the prompt are made in the prompt's segment. */

@@ -53,6 +53,7 @@ enum status vae_config_read(const json_t *j, struct vae_config *ret, struct erro
     return ST_OK;
 }
 
+/* resnet adds two convolutions to X, in place if the width stays. */
 static struct operand resnet(struct net *n, const struct vae_config *c, struct operand x, int cout, const char *name)
 {
     struct operand shortcut = x;
@@ -61,7 +62,7 @@ static struct operand resnet(struct net *n, const struct vae_config *c, struct o
     h = net_group_norm(n, h, c->groups, EPS, FN_SILU, NAME("%s.norm2", name));
     if (x.c != cout)
         shortcut = net_linear(n, x, cout, (struct net_linear){0}, NAME("%s.conv_shortcut", name));
-    return net_conv(n, h, cout, (struct net_conv){.residual = shortcut}, NAME("%s.conv2", name));
+    return net_conv(n, h, cout, (struct net_conv){.residual = shortcut, .y = shortcut}, NAME("%s.conv2", name));
 }
 
 /* attention adds the middle's one-headed attention to X, in place. Files of early diffusers have other names for its layers. */

@@ -196,17 +196,17 @@ enum status node_range_of_size(const struct node_services *ns, const json_t *inp
     return give_range(in.start, (__int128)in.start + (__int128)in.step * in.size, in.step, ret, err);
 }
 
-/* ---- iterate and collect: the executor has put the right list and index into the inputs */
+/* ---- iterate and collect: the executor has put the right list and index into the inputs (a negative one counts from the end) */
 
 enum status node_iterate(const struct node_services *ns, const json_t *inputs, json_t **ret, struct error *err)
 {
     (void)ns;
     struct iterate_inputs in;
     TRY(iterate_inputs_read(inputs, &in, err));
-    size_t total = json_array_size(in.collection);
-    if (in.index < 0 || (size_t)in.index >= total)
-        return FAIL(err, NODE_FAILED, "field 'index': %lld is outside a list of %zu", (long long)in.index, total);
-    return give(json_pack("{s:O, s:I, s:I, s:s}", "item", json_array_get(in.collection, (size_t)in.index), "index", (json_int_t)in.index, "total",
+    int64_t total = (int64_t)json_array_size(in.collection), at = in.index < 0 ? in.index + total : in.index;
+    if (at < 0 || at >= total)
+        return FAIL(err, NODE_FAILED, "field 'index': %lld is outside a list of %lld", (long long)in.index, (long long)total);
+    return give(json_pack("{s:O, s:I, s:I, s:s}", "item", json_array_get(in.collection, (size_t)at), "index", (json_int_t)in.index, "total",
                           (json_int_t)total, "type", "iterate_output"),
                 ret, err);
 }

@@ -106,11 +106,12 @@ INLINE float v_highest(vf v)
 }
 
 /* v_exp returns e^x within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a Chebyshev fit of degree 6 on
- * |r| <= 0.35 (error 2e-9). 0 below -87.33 (the result would be subnormal), infinity above 88.72. */
+ * |r| <= 0.35 (error 2e-9). 0 below -87.33, where the result would be subnormal; infinity above 88.02. */
 INLINE vf v_exp(vf x)
 {
     const float magic = 12582912.0f;                                /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
-    vf lowest = v_splat(-87.33f), in = v_max(lowest, v_min(v_splat(88.02f), x));
+    const vf lowest = v_splat(-87.33f), highest = v_splat(88.02f), infinity = v_splat(__builtin_inff());
+    vf in = v_max(lowest, v_min(highest, x));
     vf shifted = v_fma(in, v_splat(1.44269504088896341f), v_splat(magic)), n = shifted - magic;
     vf r = v_fma(n, v_splat(-0.693359375f), in);                    /* ln 2 in two parts, the first exact in 10 bits */
     r = v_fma(n, v_splat(2.12194440e-4f), r);
@@ -121,8 +122,31 @@ INLINE vf v_exp(vf x)
     p = v_fma(p, r, v_splat(0.500000005002f));
     p = v_fma(p, r, v_splat(1.00000004004f));
     p = v_fma(p, r, v_splat(1.0f));
-    vf scaled = (vf)((vi)p + ((vi)shifted << 23));
-    vi keep = ~(x < lowest), over = x > v_splat(88.02f);
-    vf huge = scaled * v_exp_over(x, over);
-    return (vf)((vi)huge & keep);
+    vi scaled = (vi)p + ((vi)shifted << 23), under = x < lowest, over = x > highest, nan = x != x;
+    return (vf)((scaled & ~(under | over)) | ((vi)infinity & over) | nan);
+}
+
+/* v_normal_tail returns the standard normal's upper tail at A >= 0, 1 - Phi(A) = exp(-A^2 / 2) R(A): R = t q(t), t = 1 / (1 + 0.3 A), q a Chebyshev
+ * fit of degree 8 over 0 <= A <= 13.5 (error 2e-8). */
+INLINE vf v_normal_tail(vf a)
+{
+    vf t = 1.0f / v_fma(v_splat(0.3f), a, v_splat(1.0f)), q = v_splat(0.001101765257f);
+    q = v_fma(q, t, v_splat(0.03142958844f));
+    q = v_fma(q, t, v_splat(-0.1506668551f));
+    q = v_fma(q, t, v_splat(0.2013251219f));
+    q = v_fma(q, t, v_splat(-0.05179763345f));
+    q = v_fma(q, t, v_splat(0.1283776594f));
+    q = v_fma(q, t, v_splat(0.09981952437f));
+    q = v_fma(q, t, v_splat(0.1207841522f));
+    q = v_fma(q, t, v_splat(0.1196266956f));
+    return q * t * v_exp(-0.5f * a * a);
+}
+
+INLINE vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }
+INLINE vf v_quick_gelu(vf x) { return x / (1.0f + v_exp(-1.702f * x)); }
+/* v_gelu returns x Phi(x) = max(x, 0) - |x| (1 - Phi(|x|)). */
+INLINE vf v_gelu(vf x)
+{
+    vf size = v_max(x, -x), positive = v_max(v_splat(0.0f), x);
+    return positive - size * v_normal_tail(size);
 }

@@ -1,0 +1,5 @@
+galley_unit(client_options SOURCES client_options.c LIBS galley_client)
+galley_unit(client_progress SOURCES client_progress.c LIBS galley_client)
+galley_unit(client_graph SOURCES client_graph.c LIBS galley_client galley_graph)
+galley_unit(client_files SOURCES client_files.c LIBS galley_client)
+galley_unit(client_commands SOURCES client_commands.c LIBS galley_client)
