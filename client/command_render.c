@@ -20,7 +20,7 @@ struct render_options {
     bool tiles, quiet;
 };
 #define AT(member) offsetof(struct render_options, member)
-enum { DEFAULT_STEPS = 30, DEFAULT_SAMPLE = 64, PIXELS_PER_SAMPLE = 8 };
+enum { DEFAULT_STEPS = 30, DEFAULT_SIDE = 512 };
 static const double DEFAULT_CFG = 7.5;
 static const char DEFAULT_SCHEDULER[] = "dpmpp_2m_k";
 
@@ -63,8 +63,9 @@ static enum status check(const struct invocation *in, const struct render_option
 static void fill_request(const struct invocation *in, const struct render_options *o, const json_t *model, uint32_t seed, struct picture_request *r)
 {
     const json_t *d = json_object_get(model, "default_settings");
-    long long side = json_int(model, "sample_size", 0);
-    side = PIXELS_PER_SAMPLE * (side > 0 ? side : DEFAULT_SAMPLE);
+    long long side = json_int(model, "sample_size", 0);     /* in pixels: the node has multiplied by 8 */
+    if (side <= 0)
+        side = DEFAULT_SIDE;
     *r = (struct picture_request){
         .prompt = in->words[0],
         .negative = o->negative ? o->negative : "",

@@ -48,8 +48,11 @@ static enum status add_batch(galley_client *c, struct follow *f, const char *bat
 static enum status watch(galley_client *c, struct follow *f, const struct invocation *in, struct error *err)
 {
     const struct watch_options *o = in->options;
-    if (!in->n_words)
-        return follow_everything(f, o->all, err);
+    if (!in->n_words) {
+        TRY(follow_everything(f, o->all, err));
+        fputs("nothing is left to run\n", stderr);
+        return ST_OK;
+    }
     if (is_number(in->words[0])) {
         AUTO_JSON *row = NULL;
         const int64_t id = strtoll(in->words[0], NULL, 10);

@@ -33,7 +33,7 @@ struct follow {
     struct painter painter;
     char note[160], last_line[512];
     bool terminal, everything, dirty, busy;
-    int64_t drawn_ms, heard_ms, asked_ms, lost_ms;      /* lost_ms -1: the node is there */
+    int64_t began_ms, drawn_ms, heard_ms, asked_ms, lost_ms;      /* lost_ms -1: the node is there */
 };
 
 enum status follow_new(galley_client *c, const struct follow_options *o, struct follow **ret, struct error *err)
@@ -46,9 +46,8 @@ enum status follow_new(galley_client *c, const struct follow_options *o, struct 
     f->options = *o;
     f->terminal = terminal_is(STDERR_FILENO);
     f->lost_ms = -1;
-    f->drawn_ms = -LINE_MS;
     f->busy = true;
-    f->heard_ms = clock_ms();
+    f->drawn_ms = f->heard_ms = f->began_ms = clock_ms();
     if (galley_feed_open(c, o->tiles && f->terminal && !o->quiet, &f->feed, &fault) != 0) {
         free(f);
         return error_from(&fault, err);
@@ -213,7 +212,7 @@ static enum status ask_node(struct follow *f, struct error *err)
     f->note[0] = 0;
     if (json_flag(node, "paused", false))
         snprintf(f->note, sizeof f->note, "the queue is paused: 'galley workers resume' lets it go on (%lld pending)", pending);
-    else if (!json_flag(status, "ready", true))
+    else if (!json_flag(status, "ready", true) && clock_ms() - f->began_ms >= ASK_MS)      /* a worker may be starting */
         snprintf(f->note, sizeof f->note, "the node is not ready: %s", json_str(status, "reason", "no reason given"));
     else if (f->n_shown == 0 && f->busy)
         snprintf(f->note, sizeof f->note, "waiting: %lld pending, %lld running on the node", pending, running);

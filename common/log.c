@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,10 +24,10 @@ static const struct {
     [LOG_DEBUG] = {"debug", 7},
 };
 
-static const char *program_name = "galley";
-static enum log_level highest = LOG_INFO;
-static bool as_json;
-static bool to_journal;
+/* Set by log_setup, which a reload may call while other threads log. */
+static const char *_Atomic program_name = "galley";
+static _Atomic enum log_level highest = LOG_INFO;
+static atomic_bool as_json, to_journal;
 
 /* stderr_is_journal compares stderr with what systemd says it connected: JOURNAL_STREAM is "DEVICE:INODE" (systemd.exec(5)). */
 static bool stderr_is_journal(void)

@@ -220,7 +220,7 @@ int galley_call(galley_client *c, const char *op, const char *args, int limit_ms
     return 0;
 }
 
-/* copy_picture finds the member "image" (bytes) of a result. */
+/* copy_picture copies the member "bytes" of a result. */
 static enum status copy_picture(const void *result, size_t result_n, void **ret_bytes, size_t *ret_n, struct error *err)
 {
     struct mp c = mp_open(result, result_n);
@@ -228,7 +228,7 @@ static enum status copy_picture(const void *result, size_t result_n, void **ret_
     for (uint32_t i = 0; i < members && mp_ok(&c); i++) {
         size_t key_len, n;
         const char *key = mp_str(&c, &key_len);
-        if (!key_is(key, key_len, "image") || mp_peek(&c) != MP_BIN) {
+        if (!key_is(key, key_len, "bytes") || mp_peek(&c) != MP_BIN) {
             mp_skip(&c);
             continue;
         }

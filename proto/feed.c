@@ -349,14 +349,14 @@ static bool handle(galley_feed *f, const void *bytes, size_t n, galley_feed_even
 }
 
 /* check asks the node whether there are events that have not come: the last one of a burst may be dropped, and then no gap ever shows. */
-static enum status check(galley_feed *f, struct error *err)
+static enum status check(galley_feed *f, int64_t left, struct error *err)
 {
     char args[80];
     void *frame;
     const void *result;
     size_t n;
     snprintf(args, sizeof args, "{\"since\": %lld, \"max\": 1}", (long long)f->seq);
-    TRY(client_ask(f->client, "events", args, SNAPSHOT_LIMIT_MS, &frame, &result, &n, err));
+    TRY(client_ask(f->client, "events", args, left > 1 ? (int)left : 1, &frame, &result, &n, err));
     struct mp c = mp_open(result, n);
     AUTO_JSON *j = NULL;
     enum status s = mp_json(&c, &j, err);
@@ -407,7 +407,7 @@ static enum status listen_once(galley_feed *f, int64_t left, galley_feed_event *
     size_t n;
     int64_t until_check = f->heard_ms + CHECK_MS - clock_real_ms();
     if (until_check <= 0) {
-        enum status s = check(f, err);
+        enum status s = check(f, left, err);
         return s == ST_OK ? ST_TIMEOUT : s == ST_UNREACHABLE && lost(f, ret) ? ST_OK : s;
     }
     enum status s = sp_sub_next(f->sub, (int)(left < until_check ? left : until_check), &bytes, &n, err);

@@ -24,6 +24,7 @@ struct verdict case_pairs(const json_t *c);
 struct verdict case_values(const json_t *c);
 struct verdict case_fields(const json_t *c);
 struct verdict case_batch(const json_t *c);
+struct verdict case_queue(const json_t *c);
 
 /* cases_quote turns integers beyond 64 bits in TEXT into {"$big": "..."}, which JSON readers take. Caller frees; NULL when out of memory. */
 char *cases_quote(const char *text);

@@ -17,7 +17,7 @@ static const struct {
     struct verdict (*run)(const json_t *c);
 } kinds[] = {
     {"graph", case_graph}, {"pairs", case_pairs}, {"values", case_values}, {"fields", case_fields}, {"batch", case_batch},
-    {"queue", NULL}, {"workflow", NULL},
+    {"queue", case_queue}, {"workflow", NULL},
 };
 
 struct tally {

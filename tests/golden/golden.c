@@ -59,6 +59,7 @@ bool golden_has(const struct golden_case *c, const char *group, const char *labe
 static bool widen(const struct st_entry *e, double *ret, size_t n)
 {
     const char *t = e->raw_dtype;
+    int64_t whole;
     for (size_t i = 0; i < n; i++) {
         if (strcmp(t, "F32") == 0)
             ret[i] = ((const float *)e->data)[i];
@@ -69,7 +70,7 @@ static bool widen(const struct st_entry *e, double *ret, size_t n)
         else if (strcmp(t, "BF16") == 0)
             ret[i] = bf16_to_float(((const uint16_t *)e->data)[i]);
         else if (strcmp(t, "I64") == 0)
-            ret[i] = (double)((const int64_t *)e->data)[i];
+            memcpy(&whole, (const char *)e->data + 8 * i, 8), ret[i] = (double)whole;
         else if (strcmp(t, "I32") == 0)
             ret[i] = ((const int32_t *)e->data)[i];
         else if (strcmp(t, "U32") == 0)

@@ -1,5 +1,7 @@
 """The rules over the source tree. A rule is a generator of complaints, "FILE:LINE: what is wrong and what to do"."""
-import functools, os, re, subprocess
+import functools, itertools, os, re, subprocess
+
+import reference
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -144,27 +146,15 @@ def no_leftovers_and_nothing_outside_the_tree():
                 yield "%s:%d: refers to a place outside the tree" % (name, number)
 
 
-def rows(name, macro):
-    """First arguments of MACRO(...) rows in an X-macro list."""
-    return re.findall(r"^\s*(?:%s)\(\s*(\w+)" % macro, re.sub(r"/\*.*?\*/", "", "\n".join(lines(name)), flags=re.S), re.M)
-
-
-def every_status_command_and_key_is_documented():
-    docs = [n for n in files() if n.startswith("docs/") and n.endswith(".md")]
-    text = "\n".join("\n".join(lines(n)) for n in docs)
-    statuses = re.findall(r'^STATUS\(\w+, "(\w+)"', "\n".join(lines("common/status.def")), re.M)
-    lists = [("status", statuses, "common/status.def"),
-             ("configuration key", rows("common/config.def", "CONFIG"), "common/config.def"),
-             ("command", rows("proto/commands.def", "COMMAND|LATER"), "proto/commands.def")]
-    if os.path.exists(os.path.join(ROOT, "worker/backend/ops.def")):
-        ops = re.findall(r'^OP\(\w+, +"(\w+)"', "\n".join(lines("worker/backend/ops.def")), re.M)
-        lists.append(("op", ops, "worker/backend/ops.def"))
-    for what, names, source in lists:
-        if not names:
-            yield "%s:1: no %s was found: has the list's form changed?" % (source, what)
-        for name in names:
-            if not re.search(r"`%s\b" % re.escape(name), text):
-                yield "%s:1: the %s `%s` is nowhere in docs/*.md" % (source, what, name)
+def the_reference_is_current():
+    """Every status, configuration key, command and op is in docs/reference.md as its list has it."""
+    path = os.path.join(ROOT, "docs/reference.md")
+    wanted = reference.text(ROOT)
+    found = "\n".join(lines("docs/reference.md")) + "\n" if os.path.exists(path) else ""
+    for number, (a, b) in enumerate(itertools.zip_longest(wanted.splitlines(), found.splitlines()), 1):
+        if a != b:
+            yield "docs/reference.md:%d: differs from the lists in the source: run python3 -B tests/lint/reference.py --write" % number
+            return
 
 
 def galleyd_links_no_engine():
@@ -184,4 +174,4 @@ def galleyd_links_no_engine():
 
 
 RULES = [includes_follow_the_layers, files_and_functions_are_short, libraries_neither_log_nor_exit, only_proto_uses_nng_and_only_calls_that_both_versions_have,
-         tests_wait_for_events_not_for_time, no_leftovers_and_nothing_outside_the_tree, every_status_command_and_key_is_documented, galleyd_links_no_engine]
+         tests_wait_for_events_not_for_time, no_leftovers_and_nothing_outside_the_tree, the_reference_is_current, galleyd_links_no_engine]

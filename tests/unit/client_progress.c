@@ -59,7 +59,7 @@ static void never_wider_never_taller(void **state)
     galley_item it[20];
     for (int i = 0; i < 20; i++) {
         it[i] = item(1000 + i, "cuda:0", i * 1000000, 20000000, 0.001 + i);
-        snprintf(it[i].message, sizeof it[i].message, "a long message with w\xc3\xafde \xe6\xbc\xa2\xe5\xad\x97 letters that goes on and on and on and on");
+        snprintf(it[i].message, sizeof it[i].message, "a long message with w\xc3\xaf" "de \xe6\xbc\xa2\xe5\xad\x97 letters that goes on and on and on and on");
     }
     for (int utf8 = 0; utf8 < 2; utf8++)
         for (int color = 0; color < 2; color++)

@@ -34,7 +34,7 @@ double op_tolerance(enum op_kind k, enum dtype t)
 
 const struct backend_api *backend_find(const char *device)
 {
-    static const struct backend_api *const all[] = {&backend_ref};
+    static const struct backend_api *const all[] = {&backend_cpu, &backend_ref};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         size_t n = strlen(all[i]->name);
         if (!strncmp(device, all[i]->name, n) && (device[n] == '\0' || device[n] == ':'))

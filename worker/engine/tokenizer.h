@@ -11,6 +11,8 @@ NODISCARD enum status tokenizer_open(const char *dir, struct tokenizer **ret, st
 void tokenizer_free(struct tokenizer *t);
 /* tokenizer_encode appends the ids of TEXT (valid UTF-8 or replaced by U+FFFD) without begin and end marks. Caller frees *ret_ids. */
 NODISCARD enum status tokenizer_encode(const struct tokenizer *t, const char *text, int32_t **ret_ids, size_t *ret_n, struct error *err);
+/* tokenizer_encode_bytes is tokenizer_encode of LEN bytes, which may hold NUL. */
+NODISCARD enum status tokenizer_encode_bytes(const struct tokenizer *t, const char *text, size_t len, int32_t **ret_ids, size_t *ret_n, struct error *err);
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
 int32_t tokenizer_pad(const struct tokenizer *t);
