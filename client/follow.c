@@ -17,6 +17,7 @@ enum {
     FRAME_MS = 66,          /* bars are drawn at most 15 times a second */
     LINE_MS = 1000,         /* the same for lines where there is no terminal */
     ASK_MS = 1000,          /* after so long without an event the node is asked */
+    ASK_LIMIT_MS = 2000,    /* a node that does not answer counts as gone, and a signal waits no longer */
     WAKE_MS = 100,          /* a signal is noticed within */
     PAGE = 1000,
 };
@@ -171,7 +172,7 @@ static enum status ask_batch(struct follow *f, struct error *err)
         json_t *args = json_pack("{s:s s:i}", "batch_id", f->batch_id, "limit", PAGE);
         if (cursor)
             json_object_set_new(args, "cursor", json_integer(cursor));
-        TRY(node_call(f->client, "items", args, &page, err));
+        TRY(node_call_within(f->client, ASK_LIMIT_MS, "items", args, &page, err));
         json_t *rows = json_object_get(page, "items");
         take_rows(f, rows);
         json_int_t next = json_int(page, "cursor", 0);
@@ -186,7 +187,7 @@ static enum status ask_each(struct follow *f, struct error *err)
         AUTO_JSON *row = NULL;
         if (f->items[i].status[0])
             continue;
-        enum status s = node_call(f->client, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &row, err);
+        enum status s = node_call_within(f->client, ASK_LIMIT_MS, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &row, err);
         if (s == ST_NOT_FOUND)
             end_item(f, f->items[i].item_id, "deleted", NULL);
         else if (s != ST_OK)
@@ -205,13 +206,13 @@ static enum status ask_node(struct follow *f, struct error *err)
     f->asked_ms = clock_ms();
     if (!f->everything && f->n_open)
         TRY(f->batch_id[0] && f->n_open > EACH ? ask_batch(f, err) : f->n_open <= EACH || !f->batch_id[0] ? ask_each(f, err) : ST_OK);
-    TRY(node_call(f->client, "status", NULL, &status, err));
+    TRY(node_call_within(f->client, ASK_LIMIT_MS, "status", NULL, &status, err));
     const json_t *queue = json_object_get(status, "queue"), *node = json_object_get(status, "node");
     long long pending = json_int(queue, "pending", 0), running = json_int(queue, "in_progress", 0) + json_int(queue, "waiting", 0);
     f->busy = pending + running > 0;
     f->note[0] = 0;
     if (json_flag(node, "paused", false))
-        snprintf(f->note, sizeof f->note, "the queue is paused: 'galley workers resume' lets it go on (%lld pending)", pending);
+        snprintf(f->note, sizeof f->note, "the queue is paused: 'galley queue resume' lets it go on (%lld pending)", pending);
     else if (!json_flag(status, "ready", true) && clock_ms() - f->began_ms >= ASK_MS)      /* a worker may be starting */
         snprintf(f->note, sizeof f->note, "the node is not ready: %s", json_str(status, "reason", "no reason given"));
     else if (f->n_shown == 0 && f->busy)
@@ -329,7 +330,7 @@ static enum status step(struct follow *f, struct error *err)
     int got = galley_feed_next(f->feed, WAKE_MS, &ev, &fault);
     if (got < 0)
         return error_from(&fault, err);
-    bool ask = f->lost_ms < 0 && now - f->heard_ms >= ASK_MS && now - f->asked_ms >= ASK_MS;
+    bool ask = now - f->heard_ms >= ASK_MS && now - f->asked_ms >= ASK_MS;
     if (got == 1 && ev.kind == GALLEY_LOST) {
         TRY(take_loss(f, err));
     } else if (got == 1) {
@@ -343,11 +344,13 @@ static enum status step(struct follow *f, struct error *err)
     }
     if (ask) {
         enum status s = ask_node(f, &ignored);
-        if (s == ST_UNREACHABLE || s == ST_TIMEOUT)
-            return take_loss(f, err);
-        if (s != ST_OK) {
+        if (s == ST_UNREACHABLE || s == ST_TIMEOUT) {
+            TRY(take_loss(f, err));
+        } else if (s != ST_OK) {
             *err = ignored;
             return s;
+        } else {
+            f->lost_ms = -1;
         }
     }
     draw(f, false);

@@ -9,7 +9,7 @@
 #include "client/private_node.h"
 #include "common/json.h"
 
-enum { LOST_LIMIT_MS = 60000, PRIVATE_LOST_LIMIT_MS = 2000 };
+enum { LOST_LIMIT_MS = 60000, PRIVATE_LOST_LIMIT_MS = 2000, CANCEL_LIMIT_MS = 3000 };
 
 struct job {
     struct job_options options;
@@ -125,7 +125,9 @@ static void cancel_all(struct job *j)
     struct error ignored;
     AUTO_JSON *answer = NULL;
     const char *batch_id = json_str(j->result, "batch_id", NULL);
-    if (!j->private_node && batch_id && node_call(j->client, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &ignored) != ST_OK)
+    if (j->private_node || !batch_id)
+        return;
+    if (node_call_within(j->client, CANCEL_LIMIT_MS, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &ignored) != ST_OK)
         report(&ignored);
 }
 

@@ -31,13 +31,18 @@ enum status node_connect(const char *url, galley_client **ret, struct error *err
 
 enum status node_call(galley_client *c, const char *op, json_t *args, json_t **ret, struct error *err)
 {
+    return node_call_within(c, CALL_LIMIT_MS, op, args, ret, err);
+}
+
+enum status node_call_within(galley_client *c, int limit_ms, const char *op, json_t *args, json_t **ret, struct error *err)
+{
     galley_error fault;
     char *text = args ? json_text(args) : NULL, *answer = NULL;
     bool failed = args && !text;
     json_decref(args);
     if (failed)
         return FAIL(err, OUT_OF_MEMORY, "out of memory for the request '%s'", op);
-    int r = galley_call(c, op, text, CALL_LIMIT_MS, &answer, &fault);
+    int r = galley_call(c, op, text, limit_ms, &answer, &fault);
     free(text);
     if (r != 0)
         return error_from(&fault, err);

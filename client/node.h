@@ -14,6 +14,8 @@ enum status error_from(const galley_error *from, struct error *err);
 NODISCARD enum status node_connect(const char *url, galley_client **ret, struct error *err);
 /* node_call sends OP with ARGS (taken, NULL: none). Caller decrefs *RET. */
 NODISCARD enum status node_call(galley_client *c, const char *op, json_t *args, json_t **ret, struct error *err);
+/* node_call_within is node_call with a limit of its own, where somebody at a terminal waits. */
+NODISCARD enum status node_call_within(galley_client *c, int limit_ms, const char *op, json_t *args, json_t **ret, struct error *err);
 /* node_ask is connect, one call, close. */
 NODISCARD enum status node_ask(const struct invocation *in, const char *op, json_t *args, json_t **ret, struct error *err);
 

@@ -77,7 +77,7 @@ static enum status take_datum(const json_t *datum, struct place p, json_t *group
     if (!p.node || !p.field)
         return batch_refuse(r, "ValidationError", json_is_object(datum) ? "missing" : "model_type", loc,
                             "data group %zu, entry %zu must be an object {node_path, field_name, items}", p.group + 1, p.datum + 1);
-    json_t *items;
+    json_t *items = NULL;
     TRY(take_items(json_object_get(datum, "items"), &p, &items, r));
     json_t *taken = json_pack("{s:s, s:s, s:o}", "node_path", p.node, "field_name", p.field, "items", items);
     return json_array_append_new(group, taken) == 0 ? ST_OK : graph_no_memory(r);

@@ -141,7 +141,7 @@ static enum status coerce_integer(struct coercion *c, const struct node_field *r
 {
     int64_t v = 0;
     if (rule->wraps) {
-        double wrapped;
+        double wrapped = 0;
         TRY(wrap(c, rule, value, &wrapped));
         TRY(integer_from_real(c, wrapped, value, &v));
     } else if (json_is_integer(value)) {

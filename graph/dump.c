@@ -22,12 +22,19 @@ json_t *graph_node_json(const struct node_type *type, const char *id, bool is_in
 
 static json_t *end_json(const char *node, const char *field)
 {
-    return json_pack("{s:s, s:s}", "node_id", node, "field", field);
+    AUTO_JSON *end = json_object();
+    if (json_object_set_new_nocheck(end, "node_id", json_string(node)) != 0 || json_object_set_new_nocheck(end, "field", json_string(field)) != 0)
+        return NULL;
+    return json_incref(end);
 }
 
 json_t *graph_edge_json(const char *source, const char *source_field, const char *destination, const char *destination_field)
 {
-    return json_pack("{s:o, s:o}", "source", end_json(source, source_field), "destination", end_json(destination, destination_field));
+    AUTO_JSON *edge = json_object();
+    if (json_object_set_new_nocheck(edge, "source", end_json(source, source_field)) != 0 ||
+        json_object_set_new_nocheck(edge, "destination", end_json(destination, destination_field)) != 0)
+        return NULL;
+    return json_incref(edge);
 }
 
 json_t *graph_json(const struct graph *g, const char *id)

@@ -47,7 +47,7 @@ static enum status read_value(const char *node, const json_t *values, const char
 #define NODE(type, class, output, ...)                                                                                      \
     enum status type##_inputs_read(const json_t *values, struct type##_inputs *ret, struct error *err) {                    \
         static const char node[] = #type;                                                                                   \
-        struct type##_inputs got;
+        struct type##_inputs got = {0};
 #define INTEGER(name, fallback, bounds, ...) TRY(read_integer(node, values, #name, &got.name, err));
 #define NUMBER(name, fallback, bounds, ...) TRY(read_number(node, values, #name, &got.name, err));
 #define BOOLEAN(name, fallback, ...) TRY(read_boolean(node, values, #name, &got.name, err));

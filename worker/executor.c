@@ -359,12 +359,22 @@ static int forget_list(const struct executor *x, struct copy *c)
     return s->is_iterate || s->is_collect ? json_object_set_new_nocheck(c->inputs, "collection", json_array()) : 0;
 }
 
+/* Counts the output, so that no graph can grow its values without end. */
+static enum status count_output(struct executor *x, const struct prepared *p, const json_t *output, struct error *err)
+{
+    x->value_bytes += executor_text_bytes(output, EXECUTOR_MAX_VALUES);
+    if (x->value_bytes <= EXECUTOR_MAX_VALUES)
+        return ST_OK;
+    return FAIL(err, TOO_LARGE, "the outputs of the session's nodes exceed %d bytes (at node '%.100s')", (int)EXECUTOR_MAX_VALUES, p->source_id);
+}
+
 enum status executor_complete(struct executor *x, const struct prepared *p, json_t *output, struct error *err)
 {
     struct copy *c = (struct copy *)p;
     struct source *s = &x->sources[c->source];
     if (!json_is_object(output) || !json_is_string(json_object_get(output, "type")))
         return FAIL(err, INTERNAL, "node '%.100s' (%s): its output is no object with a type", p->source_id, p->type->type);
+    TRY(count_output(x, p, output, err));
     c->output = json_incref(output);
     c->done = true;
     x->n_done++;

@@ -12,9 +12,11 @@
 #include "graph/graph.h"
 
 enum {
-    EXECUTOR_MAX_PREPARED = 100000, /* prepared nodes of one session */
-    EXECUTOR_MAX_LINKS = 1000000,   /* edges between them */
+    EXECUTOR_MAX_PREPARED = 20000,  /* prepared nodes of one session */
+    EXECUTOR_MAX_LINKS = 200000,    /* edges between them */
     EXECUTOR_MAX_NESTING = 16,      /* iterates around one node */
+    EXECUTOR_MAX_VALUES = 64 << 20, /* bytes of all outputs of one session, as text */
+    EXECUTOR_MAX_SESSION = 16 << 20,/* bytes of the session as text; a longer one is told without its prepared nodes */
 };
 
 struct executor;
@@ -35,7 +37,7 @@ void executor_free(struct executor *x);                            /* accepts NU
  * field when an edge value does not fit its field or a required input is missing; the error is then recorded in the session as InvokeAI words it.
  * TOO_LARGE past a limit above. */
 NODISCARD enum status executor_next(struct executor *x, const struct prepared **ret, struct error *err);
-/* executor_complete stores OUTPUT (an object with "type"; borrowed, shared from now on) of the prepared node. */
+/* executor_complete stores OUTPUT (an object with "type"; borrowed, shared from now on) of the prepared node. TOO_LARGE past EXECUTOR_MAX_VALUES. */
 NODISCARD enum status executor_complete(struct executor *x, const struct prepared *p, json_t *output, struct error *err);
 /* executor_fail records the error of a prepared node: nothing runs after it. */
 void executor_fail(struct executor *x, const struct prepared *p, const char *error_type, const char *message);
@@ -44,7 +46,8 @@ bool executor_failed(const struct executor *x);
  * out. Caller decrefs; NULL when out of memory. */
 json_t *executor_invocation(const struct prepared *p);
 /* executor_session returns InvokeAI's session object {id, graph, execution_graph, executed, executed_history, results, errors,
- * prepared_source_mapping, source_prepared_mapping, ...}, nulls left out. Caller decrefs; NULL when out of memory. */
+ * prepared_source_mapping, source_prepared_mapping, ...}, nulls left out. A session of more than
+ * EXECUTOR_MAX_SESSION bytes has only id, graph, executed_history, errors and a member "shortened" that says so. Caller decrefs; NULL when out of memory. */
 json_t *executor_session(const struct executor *x);
 /* executor_path writes the iteration path of P, outermost first, and returns its length (0: not below an iterate). */
 int executor_path(const struct executor *x, const struct prepared *p, int ret[EXECUTOR_MAX_NESTING]);

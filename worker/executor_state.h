@@ -70,6 +70,7 @@ struct executor {
     int active;                     /* class being drained, -1 none */
     int n_iterates;                 /* in the graph */
     int n_done;                     /* copies that have run */
+    size_t value_bytes;             /* of their outputs */
     json_t *executed, *executed_history, *errors;
     bool failed;
 };
@@ -91,5 +92,7 @@ int executor_compare(const struct executor *x, const struct copy *a, const struc
 NODISCARD enum status executor_ready(struct executor *x, struct copy *c, struct error *err);
 /* executor_source_done notes that all copies of a node have run, or that it has none. */
 NODISCARD enum status executor_source_done(struct executor *x, int source, struct error *err);
-/* grow makes room for one more in an array of CAP elements of SIZE bytes; false when out of memory. */
+/* executor_text_bytes estimates the length of VALUE as text; it stops counting above LIMIT. */
+size_t executor_text_bytes(const json_t *value, size_t limit);
+/* executor_grow makes room for one more in an array of CAP elements of SIZE bytes; false when out of memory. */
 bool executor_grow(void *array, int n, int *cap, size_t size);

@@ -1,9 +1,12 @@
 /* Batches in memory: the names that go with every change, and the long texts that go with every claim. */
+#include "supervisor/queue/internal.h"
 #include <stdatomic.h>
 #include <stdlib.h>
-#include "supervisor/queue/internal.h"
 
-struct counted { struct batch_text text; atomic_int refs; };
+struct counted {
+    struct batch_text text;
+    atomic_int refs;
+};
 
 struct batch_text *batch_text_ref(struct batch_text *t)
 {
@@ -38,7 +41,8 @@ struct batch_text *batch_read(sqlite3_stmt *st, int column, bool whole)
         ok = (t->graph = sql_string(st, column + 7, &t->graph_len)) && ok;
         t->workflow = sql_string(st, column + 8, &t->workflow_len);
         t->data = sql_string(st, column + 9, &t->data_len);
-        ok = ok && (t->workflow || sqlite3_column_type(st, column + 8) == SQLITE_NULL) && (t->data || sqlite3_column_type(st, column + 9) == SQLITE_NULL);
+        ok = ok && (t->workflow || sqlite3_column_type(st, column + 8) == SQLITE_NULL) &&
+             (t->data || sqlite3_column_type(st, column + 9) == SQLITE_NULL);
     }
     if (!ok) {
         batch_text_unref(t);

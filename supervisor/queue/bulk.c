@@ -1,6 +1,6 @@
 /* Canceling, deleting, counting. */
-#include <string.h>
 #include "supervisor/queue/internal.h"
+#include <string.h>
 
 static enum status cancel_loaded(struct queue *q, struct item *it, int64_t now_ms, struct change_list *changes, struct error *err)
 {
@@ -46,7 +46,8 @@ static enum status batch_rowid(struct queue *q, const char *batch_id, int64_t *r
     return ST_OK;
 }
 
-enum status queue_cancel_batches(struct queue *q, const char *const *batch_ids, size_t n, int64_t now_ms, struct change_list *changes, struct error *err)
+enum status queue_cancel_batches(struct queue *q, const char *const *batch_ids, size_t n, int64_t now_ms, struct change_list *changes,
+                                 struct error *err)
 {
     AUTO_IDS ids = {0};
     for (size_t i = 0; i < n; i++) {

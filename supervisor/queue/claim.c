@@ -1,7 +1,7 @@
 /* An attempt: how it starts and how it ends. */
+#include "supervisor/queue/internal.h"
 #include <stdio.h>
 #include <string.h>
-#include "supervisor/queue/internal.h"
 
 static enum status earliest(struct queue *q, int64_t now_ms, int64_t *ret, struct error *err)
 {
@@ -12,12 +12,14 @@ static enum status earliest(struct queue *q, int64_t now_ms, int64_t *ret, struc
     return ST_OK;
 }
 
-enum status queue_claim(struct queue *q, const struct claim_args *a, struct claim_result *ret, struct change_list *changes, struct error *err)
+enum status queue_claim(struct queue *q, const struct claim_args *a, struct claim_result *ret, struct change_list *changes,
+                        struct error *err)
 {
     struct claim_result r = {0};
     struct batch_text *text;
     struct item it;
-    AUTO_STMT *st = sql_start(&q->sql, W_ITEM_CLAIM, "dttiid", a->slot, a->device, a->worker, a->launch, a->now_ms, (int)a->other_slot_able);
+    AUTO_STMT *st =
+        sql_start(&q->sql, W_ITEM_CLAIM, "dttiid", a->slot, a->device, a->worker, a->launch, a->now_ms, (int)a->other_slot_able);
     TRY(sql_row(&q->sql, st, &r.found, err));
     if (!r.found) {
         TRY(earliest(q, a->now_ms, &r.next_ms, err));
@@ -54,9 +56,11 @@ static enum status running_load(struct queue *q, int64_t item_id, int64_t epoch,
     if (status != ST_OK)
         return status;
     if (ret->state != ITEM_IN_PROGRESS && ret->state != ITEM_CANCELING)
-        return FAIL(err, BAD_STATE, "item %lld is %s, not running: epoch %lld came late", (long long)item_id, item_state_name(ret->state), (long long)epoch);
+        return FAIL(err, BAD_STATE, "item %lld is %s, not running: epoch %lld came late", (long long)item_id, item_state_name(ret->state),
+                    (long long)epoch);
     if (ret->epoch != epoch)
-        return FAIL(err, BAD_STATE, "item %lld runs with epoch %lld: epoch %lld came late", (long long)item_id, (long long)ret->epoch, (long long)epoch);
+        return FAIL(err, BAD_STATE, "item %lld runs with epoch %lld: epoch %lld came late", (long long)item_id, (long long)ret->epoch,
+                    (long long)epoch);
     return ST_OK;
 }
 
@@ -80,8 +84,10 @@ static enum status images_add(struct queue *q, const struct finish_args *a, cons
     TRY(batch_head(q, it->batch, &head, err));
     for (int i = 0; i < a->n_images; i++) {
         const struct finish_image *m = &a->images[i];
-        TRY(sql_run(&q->sql, sql_start(&q->sql, W_IMAGE_ADD, "tittddidib", m->name, a->item_id, head->text->batch_id, m->node_id ? m->node_id : "", m->width, m->height,
-                                       m->bytes, (int)m->is_intermediate, a->now_ms, m->sha256, (size_t)SHA256_BYTES), err));
+        TRY(sql_run(&q->sql,
+                    sql_start(&q->sql, W_IMAGE_ADD, "tittddidib", m->name, a->item_id, head->text->batch_id, m->node_id ? m->node_id : "",
+                              m->width, m->height, m->bytes, (int)m->is_intermediate, a->now_ms, m->sha256, (size_t)SHA256_BYTES),
+                    err));
     }
     return ST_OK;
 }
@@ -97,16 +103,22 @@ enum status queue_finish(struct queue *q, const struct finish_args *a, struct ch
     if (completed)
         TRY(images_check(q, a, err));
     it.cost_ms += a->cost_ms;
-    struct store_note note = {.error_type = failed ? (a->error_type ? a->error_type : "node_failed") : NULL, .error_message = failed ? a->error_message : NULL,
-                              .session = a->session, .now_ms = a->now_ms};
+    struct store_note note = {.error_type = failed ? (a->error_type ? a->error_type : "node_failed") : NULL,
+                              .error_message = failed ? a->error_message : NULL,
+                              .session = a->session,
+                              .now_ms = a->now_ms};
     TRY(item_store(q, &it, to, &note, changes, err));
     if (completed)
         TRY(images_add(q, a, &it, err));
     return counts_flush(q, err);
 }
 
-/* The table "Retry and blame". Counts: the attempt is used up. Death: the item ended a worker. Avoid: another slot is preferred next time. */
-static const struct { const char *error_type; bool counts, death, avoid, postponed; } ends[] = {
+/* The table "Retry and blame". Counts: the attempt is used up. Death: the item ended a worker. Avoid: another slot is preferred next time.
+ */
+static const struct {
+    const char *error_type;
+    bool counts, death, avoid, postponed;
+} ends[] = {
     [END_CRASH] = {"worker_crashed", true, true, true, true},
     [END_HANG] = {"worker_hung", true, true, true, true},
     [END_OUT_OF_MEMORY] = {"out_of_memory", true, false, false, false},
@@ -128,8 +140,8 @@ static const char *verdict(const struct item *it, enum attempt_end why)
     return NULL;
 }
 
-enum status item_attempt_ended(struct queue *q, struct item *it, enum attempt_end why, const char *reason, int64_t backoff_ms, int64_t now_ms,
-                               struct change_list *changes, struct error *err)
+enum status item_attempt_ended(struct queue *q, struct item *it, enum attempt_end why, const char *reason, int64_t backoff_ms,
+                               int64_t now_ms, struct change_list *changes, struct error *err)
 {
     char message[768];
     struct store_note note = {.reason = reason, .now_ms = now_ms};
@@ -145,16 +157,18 @@ enum status item_attempt_ended(struct queue *q, struct item *it, enum attempt_en
     if (!error_type)
         return item_store(q, it, ITEM_PENDING, &note, changes, err);
     if (strcmp(error_type, "poison") == 0)
-        snprintf(message, sizeof message, "ended %d workers and is buried (retry it by hand); the last: %s", it->deaths, reason ? reason : ends[why].error_type);
+        snprintf(message, sizeof message, "ended %d workers and is buried (retry it by hand); the last: %s", it->deaths,
+                 reason ? reason : ends[why].error_type);
     else
-        snprintf(message, sizeof message, "attempt %d of %d: %s", it->attempt - it->uncounted, it->max_attempts, reason ? reason : ends[why].error_type);
+        snprintf(message, sizeof message, "attempt %d of %d: %s", it->attempt - it->uncounted, it->max_attempts,
+                 reason ? reason : ends[why].error_type);
     note.error_type = error_type;
     note.error_message = message;
     return item_store(q, it, ITEM_FAILED, &note, changes, err);
 }
 
-enum status queue_attempt_ended(struct queue *q, int64_t item_id, int64_t epoch, enum attempt_end why, const char *reason, int64_t backoff_ms, int64_t now_ms,
-                                struct change_list *changes, struct error *err)
+enum status queue_attempt_ended(struct queue *q, int64_t item_id, int64_t epoch, enum attempt_end why, const char *reason,
+                                int64_t backoff_ms, int64_t now_ms, struct change_list *changes, struct error *err)
 {
     struct item it;
     TRY(running_load(q, item_id, epoch, &it, err));
@@ -162,7 +176,8 @@ enum status queue_attempt_ended(struct queue *q, int64_t item_id, int64_t epoch,
     return counts_flush(q, err);
 }
 
-enum status queue_fail_pending(struct queue *q, int64_t item_id, const char *error_type, const char *error_message, int64_t now_ms, struct change_list *changes, struct error *err)
+enum status queue_fail_pending(struct queue *q, int64_t item_id, const char *error_type, const char *error_message, int64_t now_ms,
+                               struct change_list *changes, struct error *err)
 {
     struct item it;
     TRY(item_load(q, item_id, &it, err));

@@ -1,7 +1,7 @@
 /* How items come in: a batch, or a retry. */
+#include "supervisor/queue/internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include "supervisor/queue/internal.h"
 
 static const int64_t KEY_LIFE_MS = 7 * 86400000LL;
 
@@ -31,7 +31,10 @@ static enum status key_replay(struct queue *q, const struct enqueue_args *a, int
         return ST_OK;
     if (sqlite3_column_bytes(st, 0) != SHA256_BYTES || memcmp(sqlite3_column_blob(st, 0), a->body_hash, SHA256_BYTES) != 0)
         return FAIL(err, CONFLICT, "the key '%s' was used with another body: use a new key, or send the same body again", a->key);
-    *ret = (struct enqueue_result){.replayed = true, .first_item_id = sqlite3_column_int64(st, 2), .count = sqlite3_column_int64(st, 3), .priority = sqlite3_column_int(st, 4)};
+    *ret = (struct enqueue_result){.replayed = true,
+                                   .first_item_id = sqlite3_column_int64(st, 2),
+                                   .count = sqlite3_column_int64(st, 3),
+                                   .priority = sqlite3_column_int(st, 4)};
     sql_copy(st, 1, ret->batch_id, sizeof ret->batch_id);
     return ST_OK;
 }
@@ -51,8 +54,9 @@ static enum status check_room(struct queue *q, const char *queue_id, int64_t ask
     TRY(sql_row(&q->sql, st, &row, err));
     int64_t pending = row ? sqlite3_column_int64(st, 0) : 0;
     if (pending > limit || asked > limit - pending)
-        return FAIL(err, QUEUE_FULL, "the queue '%s' has %lld pending items and takes %lld (max_queue_size), %lld were asked for: wait, or raise the limit", queue_id,
-                    (long long)pending, (long long)limit, (long long)asked);
+        return FAIL(err, QUEUE_FULL,
+                    "the queue '%s' has %lld pending items and takes %lld (max_queue_size), %lld were asked for: wait, or raise the limit",
+                    queue_id, (long long)pending, (long long)limit, (long long)asked);
     return ST_OK;
 }
 
@@ -67,12 +71,20 @@ static enum status next_priority(struct queue *q, bool prepend, int *ret, struct
     return ST_OK;
 }
 
-static enum status add_batch(struct queue *q, const struct enqueue_args *a, const char *queue_id, int64_t user, struct enqueue_result *r, struct error *err)
+static enum status add_batch(struct queue *q, const struct enqueue_args *a, const char *queue_id, int64_t user, struct enqueue_result *r,
+                             struct error *err)
 {
     int64_t counter, batch;
-    TRY(row_id(q, sql_start(&q->sql, W_COUNTER_ADD, "ti", queue_id, user), sql_start(&q->sql, W_COUNTER_ID, "ti", queue_id, user), &counter, err));
-    TRY(sql_run(&q->sql, sql_start(&q->sql, W_BATCH_ADD, "titt" "iii" "tttt", r->batch_id, counter, a->origin ? a->origin : "", a->destination ? a->destination : "",
-                                   a->runs, a->count, a->now_ms, a->model_keys, a->graph, a->workflow, a->data), err));
+    TRY(row_id(q, sql_start(&q->sql, W_COUNTER_ADD, "ti", queue_id, user), sql_start(&q->sql, W_COUNTER_ID, "ti", queue_id, user), &counter,
+               err));
+    TRY(sql_run(&q->sql,
+                sql_start(&q->sql, W_BATCH_ADD,
+                          "titt"
+                          "iii"
+                          "tttt",
+                          r->batch_id, counter, a->origin ? a->origin : "", a->destination ? a->destination : "", a->runs, a->count,
+                          a->now_ms, a->model_keys, a->graph, a->workflow, a->data),
+                err));
     batch = sqlite3_last_insert_rowid(q->sql.db);
     TRY(sql_run(&q->sql, sql_start(&q->sql, W_BATCH_COUNTS_ADD, "i", batch), err));
     TRY(sql_run(&q->sql, sql_start(&q->sql, W_ITEMS_ADD, "iddii", batch, r->priority, a->max_attempts, a->now_ms, a->count), err));
@@ -105,8 +117,10 @@ enum status queue_enqueue(struct queue *q, const struct enqueue_args *a, struct 
         TRY(add_batch(q, a, queue_id, user, &r, err));
         if (a->key) {
             TRY(sql_run(&q->sql, sql_start(&q->sql, W_KEY_EXPIRE, "i", a->now_ms - KEY_LIFE_MS), err));
-            TRY(sql_run(&q->sql, sql_start(&q->sql, W_KEY_ADD, "itbtiidi", user, a->key, a->body_hash, (size_t)SHA256_BYTES, r.batch_id, r.first_item_id, r.count,
-                                           r.priority, a->now_ms), err));
+            TRY(sql_run(&q->sql,
+                        sql_start(&q->sql, W_KEY_ADD, "itbtiidi", user, a->key, a->body_hash, (size_t)SHA256_BYTES, r.batch_id,
+                                  r.first_item_id, r.count, r.priority, a->now_ms),
+                        err));
         }
     }
     *ret = r;
@@ -114,7 +128,8 @@ enum status queue_enqueue(struct queue *q, const struct enqueue_args *a, struct 
 }
 
 /* retry_choose loads those of IDS that can be retried into RET (room for N), each once. */
-static enum status retry_choose(struct queue *q, const int64_t *ids, size_t n, bool again, struct item *ret, size_t *ret_n, struct error *err)
+static enum status retry_choose(struct queue *q, const int64_t *ids, size_t n, bool again, struct item *ret, size_t *ret_n,
+                                struct error *err)
 {
     size_t chosen = 0;
     for (size_t i = 0; i < n; i++) {
@@ -148,13 +163,24 @@ static enum status retry_room(struct queue *q, const struct item *items, size_t 
 static enum status retry_add(struct queue *q, const struct item *old, int64_t now_ms, struct change_list *changes, struct error *err)
 {
     int64_t first = old->retried_from ? old->retried_from : old->item_id;
-    TRY(sql_run(&q->sql, sql_start(&q->sql, W_ITEM_RETRY, "iiddii", old->batch, old->ordinal, old->priority, old->max_attempts, now_ms, first), err));
-    struct item it = {.item_id = sqlite3_last_insert_rowid(q->sql.db), .batch = old->batch, .ordinal = old->ordinal, .priority = old->priority,
-                      .max_attempts = old->max_attempts, .slot = -1, .avoid_slot = -1, .retried_from = first, .retry_of = old->item_id, .created_at = now_ms};
+    TRY(sql_run(&q->sql,
+                sql_start(&q->sql, W_ITEM_RETRY, "iiddii", old->batch, old->ordinal, old->priority, old->max_attempts, now_ms, first),
+                err));
+    struct item it = {.item_id = sqlite3_last_insert_rowid(q->sql.db),
+                      .batch = old->batch,
+                      .ordinal = old->ordinal,
+                      .priority = old->priority,
+                      .max_attempts = old->max_attempts,
+                      .slot = -1,
+                      .avoid_slot = -1,
+                      .retried_from = first,
+                      .retry_of = old->item_id,
+                      .created_at = now_ms};
     return item_note(q, &it, ITEM_GONE, ITEM_PENDING, now_ms, NULL, NULL, changes, err);
 }
 
-enum status queue_retry(struct queue *q, const int64_t *ids, size_t n, bool again, int64_t max_queue_size, int64_t now_ms, struct change_list *changes, struct error *err)
+enum status queue_retry(struct queue *q, const int64_t *ids, size_t n, bool again, int64_t max_queue_size, int64_t now_ms,
+                        struct change_list *changes, struct error *err)
 {
     size_t chosen = 0;
     struct item *items = calloc(n + 1, sizeof *items);

@@ -1,7 +1,7 @@
 /* One row in memory, and the one way it changes its state. */
+#include "supervisor/queue/internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include "supervisor/queue/internal.h"
 
 void session_id_of(const char *batch_id, int64_t item_id, char ret[UUID_TEXT]) { uuid_derived(batch_id, (uint64_t)item_id, ret); }
 
@@ -118,7 +118,7 @@ static bool change_append(struct change_list *l, struct item_change c, const str
     }
     bool ok = true;
     const struct item_change *last = l->n ? &l->v[l->n - 1] : NULL;
-    if (last && strcmp(last->batch_id, b->batch_id) == 0) {     /* a bulk change: one copy for the whole batch */
+    if (last && strcmp(last->batch_id, b->batch_id) == 0) { /* a bulk change: one copy for the whole batch */
         c.batch_id = last->batch_id;
         c.queue_id = last->queue_id;
         c.user = last->user;
@@ -139,38 +139,60 @@ static bool change_append(struct change_list *l, struct item_change c, const str
     return ok;
 }
 
-enum status item_note(struct queue *q, const struct item *it, enum item_state from, enum item_state to, int64_t now_ms, const char *error_type,
-                      const char *error_message, struct change_list *changes, struct error *err)
+enum status item_note(struct queue *q, const struct item *it, enum item_state from, enum item_state to, int64_t now_ms,
+                      const char *error_type, const char *error_message, struct change_list *changes, struct error *err)
 {
     if (from != ITEM_GONE && to != ITEM_GONE && !item_state_allowed(from, to))
-        return FAIL(err, INTERNAL, "item %lld: no transition from %s to %s", (long long)it->item_id, item_state_name(from), item_state_name(to));
+        return FAIL(err, INTERNAL, "item %lld: no transition from %s to %s", (long long)it->item_id, item_state_name(from),
+                    item_state_name(to));
     TRY(counts_add(q, it->batch, from, to, 1, err));
     if (!changes)
         return ST_OK;
     struct batch_slot *head;
     TRY(batch_head(q, it->batch, &head, err));
     struct item_change c = {
-        .item_id = it->item_id, .epoch = it->epoch, .status_sequence = it->status_sequence, .at_ms = now_ms, .started_at = it->started_at,
-        .completed_at = it->completed_at, .created_at = it->created_at, .retried_from = it->retried_from, .from = from, .to = to, .attempt = it->attempt,
-        .max_attempts = it->max_attempts, .deaths = it->deaths, .slot = it->slot, .not_before = it->not_before, .retry_of = it->retry_of, .device = it->device[0] ? it->device : NULL,
-        .error_type = error_type, .error_message = error_message,
+        .item_id = it->item_id,
+        .epoch = it->epoch,
+        .status_sequence = it->status_sequence,
+        .at_ms = now_ms,
+        .started_at = it->started_at,
+        .completed_at = it->completed_at,
+        .created_at = it->created_at,
+        .retried_from = it->retried_from,
+        .from = from,
+        .to = to,
+        .attempt = it->attempt,
+        .max_attempts = it->max_attempts,
+        .deaths = it->deaths,
+        .slot = it->slot,
+        .not_before = it->not_before,
+        .retry_of = it->retry_of,
+        .device = it->device[0] ? it->device : NULL,
+        .error_type = error_type,
+        .error_message = error_message,
     };
     session_id_of(head->text->batch_id, it->item_id, c.session_id);
     return change_append(changes, c, head->text) ? ST_OK : FAIL(err, OUT_OF_MEMORY, "no memory for the list of changes");
 }
 
-enum status item_store(struct queue *q, struct item *it, enum item_state to, const struct store_note *note, struct change_list *changes, struct error *err)
+enum status item_store(struct queue *q, struct item *it, enum item_state to, const struct store_note *note, struct change_list *changes,
+                       struct error *err)
 {
     enum item_state from = it->state;
     if (!item_state_allowed(from, to))
-        return FAIL(err, BAD_STATE, "item %lld is %s: it cannot become %s", (long long)it->item_id, item_state_name(from), item_state_name(to));
+        return FAIL(err, BAD_STATE, "item %lld is %s: it cannot become %s", (long long)it->item_id, item_state_name(from),
+                    item_state_name(to));
     it->state = to;
     it->status_sequence++;
     if (item_state_terminal(to))
         it->completed_at = note->now_ms;
-    TRY(sql_run(&q->sql, sql_start(&q->sql, W_ITEM_STORE, "idiiddddiiiiit", it->item_id, (int)to, it->status_sequence, it->not_before, it->uncounted, it->deaths,
-                                   it->ooms, it->avoid_slot, it->completed_at, it->crash1_at, it->crash2_at, it->cost_ms, note->now_ms, note->reason), err));
+    TRY(sql_run(&q->sql,
+                sql_start(&q->sql, W_ITEM_STORE, "idiiddddiiiiit", it->item_id, (int)to, it->status_sequence, it->not_before, it->uncounted,
+                          it->deaths, it->ooms, it->avoid_slot, it->completed_at, it->crash1_at, it->crash2_at, it->cost_ms, note->now_ms,
+                          note->reason),
+                err));
     if (note->error_type || note->session)
-        TRY(sql_run(&q->sql, sql_start(&q->sql, W_RESULT_PUT, "ittt", it->item_id, note->error_type, note->error_message, note->session), err));
+        TRY(sql_run(&q->sql, sql_start(&q->sql, W_RESULT_PUT, "ittt", it->item_id, note->error_type, note->error_message, note->session),
+                    err));
     return item_note(q, it, from, to, note->now_ms, note->error_type, note->error_message, changes, err);
 }

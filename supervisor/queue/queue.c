@@ -1,9 +1,9 @@
 /* Opening, transactions, small facts. */
+#include "supervisor/queue/internal.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "supervisor/queue/internal.h"
 
 const struct sql_text writer_sql[W_COUNT] = {
 #define SQL(name, kind, text) {#name, SQL_##kind, text},
@@ -19,8 +19,10 @@ enum status queue_open(const char *dir, bool synchronous, struct queue **ret, st
         return FAIL(err, OUT_OF_MEMORY, "no memory for the queue");
     q->lock_fd = -1;
     enum status status = queue_lock(dir, &q->lock_fd, err);
-    if (status == ST_OK) status = queue_db_path(dir, q->path, err);
-    if (status == ST_OK) status = queue_open_db(q->path, synchronous, &db, err);
+    if (status == ST_OK)
+        status = queue_db_path(dir, q->path, err);
+    if (status == ST_OK)
+        status = queue_open_db(q->path, synchronous, &db, err);
     if (status == ST_OK) {
         status = sql_prepare(&q->sql, db, writer_sql, W_COUNT, err);
         q->sql.db = db;
@@ -40,7 +42,7 @@ void queue_close(struct queue *q)
     if (q->sql.db)
         queue_rollback(q);
     batch_cache_clear(q);
-    if (q->suspect)     /* what a failed sync left is for the next start to judge by its checksums */
+    if (q->suspect) /* what a failed sync left is for the next start to judge by its checksums */
         sqlite3_db_config(q->sql.db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sql_fini(&q->sql);
     if (q->lock_fd >= 0)
@@ -163,7 +165,9 @@ enum status queue_worker_list(struct queue *q, struct worker_record *ret, int ma
         TRY(sql_row(&q->sql, st, &row, err));
         if (!row || n == max)
             break;
-        ret[n++] = (struct worker_record){.slot = sqlite3_column_int(st, 0), .launch = sqlite3_column_int64(st, 1), .pid = sqlite3_column_int(st, 2),
+        ret[n++] = (struct worker_record){.slot = sqlite3_column_int(st, 0),
+                                          .launch = sqlite3_column_int64(st, 1),
+                                          .pid = sqlite3_column_int(st, 2),
                                           .start_time = (uint64_t)sqlite3_column_int64(st, 3)};
     }
     *ret_n = n;

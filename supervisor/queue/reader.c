@@ -1,9 +1,9 @@
 /* Lists and look-ups on a connection that cannot write. */
-#include <stdlib.h>
-#include <string.h>
 #include "common/json.h"
 #include "graph/batch.h"
 #include "supervisor/queue/internal.h"
+#include <stdlib.h>
+#include <string.h>
 
 enum { PAGE_MAX = 1000, DATA_MAX_BYTES = 64 << 20 };
 
@@ -15,7 +15,7 @@ const struct sql_text reader_sql[R_COUNT] = {
 
 struct queue_reader {
     struct sql sql;
-    int64_t data_batch;     /* row number of the batch whose parsed data is DATA */
+    int64_t data_batch; /* row number of the batch whose parsed data is DATA */
     json_t *data;
 };
 
@@ -97,14 +97,31 @@ static enum status row_read(struct queue_reader *r, sqlite3_stmt *st, struct are
     bool ok = true;
     int64_t batch = sqlite3_column_int64(st, 1);
     *w = (struct item_row){
-        .item_id = sqlite3_column_int64(st, 0), .ordinal = sqlite3_column_int64(st, 2), .state = (enum item_state)sqlite3_column_int(st, 3),
-        .status_sequence = sqlite3_column_int64(st, 4), .priority = sqlite3_column_int(st, 5), .not_before = sqlite3_column_int64(st, 6),
-        .attempt = sqlite3_column_int(st, 7), .max_attempts = sqlite3_column_int(st, 8), .deaths = sqlite3_column_int(st, 9), .epoch = sqlite3_column_int64(st, 10),
-        .retried_from = sqlite3_column_int64(st, 11), .created_at = sqlite3_column_int64(st, 12), .updated_at = sqlite3_column_int64(st, 13),
-        .started_at = sqlite3_column_int64(st, 14), .completed_at = sqlite3_column_int64(st, 15), .cost_ms = sqlite3_column_int64(st, 16),
-        .device = text(arena, st, 17, false, &ok), .worker = text(arena, st, 18, false, &ok), .reason = text(arena, st, 19, false, &ok),
-        .error_type = text(arena, st, 20, false, &ok), .error_message = text(arena, st, 21, false, &ok), .batch_id = text(arena, st, 22, false, &ok),
-        .queue_id = text(arena, st, 23, false, &ok), .user = text(arena, st, 24, false, &ok), .origin = text(arena, st, 25, true, &ok),
+        .item_id = sqlite3_column_int64(st, 0),
+        .ordinal = sqlite3_column_int64(st, 2),
+        .state = (enum item_state)sqlite3_column_int(st, 3),
+        .status_sequence = sqlite3_column_int64(st, 4),
+        .priority = sqlite3_column_int(st, 5),
+        .not_before = sqlite3_column_int64(st, 6),
+        .attempt = sqlite3_column_int(st, 7),
+        .max_attempts = sqlite3_column_int(st, 8),
+        .deaths = sqlite3_column_int(st, 9),
+        .epoch = sqlite3_column_int64(st, 10),
+        .retried_from = sqlite3_column_int64(st, 11),
+        .created_at = sqlite3_column_int64(st, 12),
+        .updated_at = sqlite3_column_int64(st, 13),
+        .started_at = sqlite3_column_int64(st, 14),
+        .completed_at = sqlite3_column_int64(st, 15),
+        .cost_ms = sqlite3_column_int64(st, 16),
+        .device = text(arena, st, 17, false, &ok),
+        .worker = text(arena, st, 18, false, &ok),
+        .reason = text(arena, st, 19, false, &ok),
+        .error_type = text(arena, st, 20, false, &ok),
+        .error_message = text(arena, st, 21, false, &ok),
+        .batch_id = text(arena, st, 22, false, &ok),
+        .queue_id = text(arena, st, 23, false, &ok),
+        .user = text(arena, st, 24, false, &ok),
+        .origin = text(arena, st, 25, true, &ok),
         .destination = text(arena, st, 26, true, &ok),
     };
     if (!ok || !w->batch_id)
@@ -161,7 +178,8 @@ static enum status states_of(const char *name, int ret[2], struct error *err)
     if (!name)
         return ST_OK;
     if (!item_state_from_name(name, &s))
-        return FAIL(err, BAD_ARGUMENT, "status '%s' is unknown: pending, in_progress, waiting, completed, failed, canceled, held or canceling", name);
+        return FAIL(err, BAD_ARGUMENT,
+                    "status '%s' is unknown: pending, in_progress, waiting, completed, failed, canceled, held or canceling", name);
     ret[0] = (int)s;
     for (int i = 0; i < ITEM_STATES; i++)
         if (i != (int)s && strcmp(item_state_reader_name((enum item_state)i), name) == 0)
@@ -179,12 +197,17 @@ static enum status batch_rowid(struct queue_reader *r, const char *batch_id, int
 }
 
 /* state_sql: items_state has neither pending nor completed rows; nearly all live rows are the one, nearly all rows the other. */
-static enum reader_sql state_sql(int state) { return state == ITEM_PENDING ? R_ROWS_LIVE : state == ITEM_COMPLETED ? R_ROWS_ALL : R_ROWS_STATE; }
+static enum reader_sql state_sql(int state)
+{
+    return state == ITEM_PENDING ? R_ROWS_LIVE : state == ITEM_COMPLETED ? R_ROWS_ALL : R_ROWS_STATE;
+}
 
-static enum status rows_by_state(struct queue_reader *r, const struct item_filter *f, const int states[2], struct item_page *p, struct error *err)
+static enum status rows_by_state(struct queue_reader *r, const struct item_filter *f, const int states[2], struct item_page *p,
+                                 struct error *err)
 {
     for (int i = 0; i < 2 && states[i] >= 0; i++) {
-        AUTO_STMT *st = sql_start(&r->sql, state_sql(states[i]), "idttttd", f->after, f->limit + 1, f->origin, f->destination, f->device, f->queue_id, states[i]);
+        AUTO_STMT *st = sql_start(&r->sql, state_sql(states[i]), "idttttd", f->after, f->limit + 1, f->origin, f->destination, f->device,
+                                  f->queue_id, states[i]);
         TRY(collect(r, st, p, (i + 1) * (f->limit + 1), err));
     }
     if (p->n)
@@ -199,12 +222,14 @@ static enum status rows(struct queue_reader *r, const struct item_filter *f, str
     if (f->batch_id) {
         int64_t batch;
         TRY(batch_rowid(r, f->batch_id, &batch, err));
-        AUTO_STMT *st = sql_start(&r->sql, R_ROWS_BATCH, "idttttiddd", f->after, one_more, f->origin, f->destination, f->device, f->queue_id, batch, states[0], states[1], (int)f->live);
+        AUTO_STMT *st = sql_start(&r->sql, R_ROWS_BATCH, "idttttiddd", f->after, one_more, f->origin, f->destination, f->device,
+                                  f->queue_id, batch, states[0], states[1], (int)f->live);
         return collect(r, st, p, one_more, err);
     }
     if (states[0] >= 0)
         return rows_by_state(r, f, states, p, err);
-    AUTO_STMT *st = sql_start(&r->sql, f->live ? R_ROWS_LIVE : R_ROWS_ALL, "idttttd", f->after, one_more, f->origin, f->destination, f->device, f->queue_id, -1);
+    AUTO_STMT *st = sql_start(&r->sql, f->live ? R_ROWS_LIVE : R_ROWS_ALL, "idttttd", f->after, one_more, f->origin, f->destination,
+                              f->device, f->queue_id, -1);
     return collect(r, st, p, one_more, err);
 }
 
@@ -279,7 +304,7 @@ static enum status detail_texts(struct queue_reader *r, int64_t item_id, struct 
 enum status reader_item(struct queue_reader *r, int64_t item_id, struct item_detail *ret, struct error *err)
 {
     struct item_detail d = {0};
-    TRY(sql_exec(r->sql.db, "BEGIN", err));     /* one snapshot for the row and its texts */
+    TRY(sql_exec(r->sql.db, "BEGIN", err)); /* one snapshot for the row and its texts */
     enum status status = single(r, sql_start(&r->sql, R_ROW_ONE, "i", item_id), &d.page, err);
     if (status == ST_OK && d.page.n == 0)
         status = FAIL(err, NOT_FOUND, "there is no item %lld", (long long)item_id);
@@ -331,9 +356,15 @@ static enum status images(struct queue_reader *r, sqlite3_stmt *st, int limit, s
         }
         struct image_row *m = &ret->rows[ret->n];
         *m = (struct image_row){
-            .image_id = sqlite3_column_int64(st, 0), .name = text(ret->arena, st, 1, false, &ok), .item_id = sqlite3_column_int64(st, 2),
-            .batch_id = text(ret->arena, st, 3, false, &ok), .node_id = text(ret->arena, st, 4, false, &ok), .width = sqlite3_column_int(st, 5),
-            .height = sqlite3_column_int(st, 6), .bytes = sqlite3_column_int64(st, 7), .is_intermediate = sqlite3_column_int(st, 8) != 0,
+            .image_id = sqlite3_column_int64(st, 0),
+            .name = text(ret->arena, st, 1, false, &ok),
+            .item_id = sqlite3_column_int64(st, 2),
+            .batch_id = text(ret->arena, st, 3, false, &ok),
+            .node_id = text(ret->arena, st, 4, false, &ok),
+            .width = sqlite3_column_int(st, 5),
+            .height = sqlite3_column_int(st, 6),
+            .bytes = sqlite3_column_int64(st, 7),
+            .is_intermediate = sqlite3_column_int(st, 8) != 0,
             .created_at = sqlite3_column_int64(st, 9),
         };
         if (sqlite3_column_bytes(st, 10) == SHA256_BYTES)
@@ -366,7 +397,8 @@ enum status reader_images(struct queue_reader *r, int64_t before, int64_t item_i
     if (limit < 1 || limit > PAGE_MAX)
         return FAIL(err, BAD_ARGUMENT, "limit is %d: 1 to %d are possible", limit, PAGE_MAX);
     int64_t below = before > 0 ? before : INT64_MAX;
-    sqlite3_stmt *st = item_id > 0 ? sql_start(&r->sql, R_IMAGES_OF, "idi", below, limit + 1, item_id) : sql_start(&r->sql, R_IMAGES, "id", below, limit + 1);
+    sqlite3_stmt *st = item_id > 0 ? sql_start(&r->sql, R_IMAGES_OF, "idi", below, limit + 1, item_id)
+                                   : sql_start(&r->sql, R_IMAGES, "id", below, limit + 1);
     return image_rows(r, st, limit, ret, err);
 }
 

@@ -1,4 +1,6 @@
 /* The tables, and how a database file is opened, recognised and brought up to date. */
+#include "common/paths.h"
+#include "supervisor/queue/internal.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -6,48 +8,63 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "common/paths.h"
-#include "supervisor/queue/internal.h"
 
-#define APPLICATION_ID 1734438009    /* "galy" */
-enum { CHECK_BYTES = 256 << 20 };    /* after an unclean end, databases up to this size are checked page by page */
+#define APPLICATION_ID 1734438009 /* "galy" */
+enum { CHECK_BYTES = 256 << 20 }; /* after an unclean end, databases up to this size are checked page by page */
 
-/* Step N brings schema N to N + 1. Forward only; a step that is out is never changed. `items` is narrow, long texts live apart. A session id is
- * derived from batch_id and item_id, the substituted values from data and ordinal: neither is stored. items_state leaves out the two states that most
- * rows are in: pending ones are found by items_live, and each index page less is a page less to write and sync per item. */
+/* Step N brings schema N to N + 1. Forward only; a step that is out is never changed. `items` is narrow, long texts live apart. A session
+ * id is derived from batch_id and item_id, the substituted values from data and ordinal: neither is stored. items_state leaves out the two
+ * states that most rows are in: pending ones are found by items_live, and each index page less is a page less to write and sync per item.
+ */
 static const char *const migrations[QUEUE_SCHEMA] = {
-    "CREATE TABLE users(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uid INTEGER, admin INTEGER NOT NULL DEFAULT 0, active INTEGER NOT NULL DEFAULT 1,"
+    "CREATE TABLE users(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, uid INTEGER, admin INTEGER NOT NULL DEFAULT 0, active INTEGER "
+    "NOT NULL DEFAULT 1,"
     " max_running INTEGER, max_pending INTEGER, weight REAL NOT NULL DEFAULT 1, created_at INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE counts(id INTEGER PRIMARY KEY, queue_id TEXT NOT NULL, user INTEGER NOT NULL REFERENCES users(id),"
     " s0 INTEGER NOT NULL DEFAULT 0, s1 INTEGER NOT NULL DEFAULT 0, s2 INTEGER NOT NULL DEFAULT 0, s3 INTEGER NOT NULL DEFAULT 0,"
-    " s4 INTEGER NOT NULL DEFAULT 0, s5 INTEGER NOT NULL DEFAULT 0, s6 INTEGER NOT NULL DEFAULT 0, s7 INTEGER NOT NULL DEFAULT 0, UNIQUE(queue_id, user));"
-    "CREATE TABLE batches(id INTEGER PRIMARY KEY AUTOINCREMENT, batch_id TEXT NOT NULL UNIQUE, counter INTEGER NOT NULL REFERENCES counts(id),"
-    " origin TEXT NOT NULL DEFAULT '', destination TEXT NOT NULL DEFAULT '', runs INTEGER NOT NULL, requested INTEGER NOT NULL, created_at INTEGER NOT NULL,"
+    " s4 INTEGER NOT NULL DEFAULT 0, s5 INTEGER NOT NULL DEFAULT 0, s6 INTEGER NOT NULL DEFAULT 0, s7 INTEGER NOT NULL DEFAULT 0, "
+    "UNIQUE(queue_id, user));"
+    "CREATE TABLE batches(id INTEGER PRIMARY KEY AUTOINCREMENT, batch_id TEXT NOT NULL UNIQUE, counter INTEGER NOT NULL REFERENCES "
+    "counts(id),"
+    " origin TEXT NOT NULL DEFAULT '', destination TEXT NOT NULL DEFAULT '', runs INTEGER NOT NULL, requested INTEGER NOT NULL, created_at "
+    "INTEGER NOT NULL,"
     " model_keys TEXT, graph TEXT NOT NULL, workflow TEXT, data TEXT);"
     "CREATE TABLE batch_counts(batch INTEGER PRIMARY KEY REFERENCES batches(id) ON DELETE CASCADE,"
     " s0 INTEGER NOT NULL DEFAULT 0, s1 INTEGER NOT NULL DEFAULT 0, s2 INTEGER NOT NULL DEFAULT 0, s3 INTEGER NOT NULL DEFAULT 0,"
     " s4 INTEGER NOT NULL DEFAULT 0, s5 INTEGER NOT NULL DEFAULT 0, s6 INTEGER NOT NULL DEFAULT 0, s7 INTEGER NOT NULL DEFAULT 0);"
-    "CREATE TABLE keys(user INTEGER NOT NULL REFERENCES users(id), key TEXT NOT NULL, body_hash BLOB NOT NULL, batch_id TEXT NOT NULL, first_item INTEGER NOT NULL,"
+    "CREATE TABLE keys(user INTEGER NOT NULL REFERENCES users(id), key TEXT NOT NULL, body_hash BLOB NOT NULL, batch_id TEXT NOT NULL, "
+    "first_item INTEGER NOT NULL,"
     " count INTEGER NOT NULL, priority INTEGER NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY(user, key)) WITHOUT ROWID;"
     "CREATE INDEX keys_age ON keys(created_at);"
-    "CREATE TABLE items(item_id INTEGER PRIMARY KEY AUTOINCREMENT, batch INTEGER NOT NULL REFERENCES batches(id), ordinal INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0,"
-    " status_sequence INTEGER NOT NULL DEFAULT 0, priority INTEGER NOT NULL DEFAULT 0, not_before INTEGER NOT NULL DEFAULT 0, deadline INTEGER NOT NULL DEFAULT 0,"
-    " attempt INTEGER NOT NULL DEFAULT 0, uncounted INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3, deaths INTEGER NOT NULL DEFAULT 0,"
-    " ooms INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0, slot INTEGER NOT NULL DEFAULT -1, avoid_slot INTEGER NOT NULL DEFAULT -1,"
-    " launch INTEGER NOT NULL DEFAULT 0, retried_from INTEGER NOT NULL DEFAULT 0, parent INTEGER NOT NULL DEFAULT 0, root INTEGER NOT NULL DEFAULT 0,"
-    " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL DEFAULT 0, started_at INTEGER NOT NULL DEFAULT 0, completed_at INTEGER NOT NULL DEFAULT 0,"
-    " crash1_at INTEGER NOT NULL DEFAULT 0, crash2_at INTEGER NOT NULL DEFAULT 0, cost_ms INTEGER NOT NULL DEFAULT 0, device TEXT, worker TEXT, reason TEXT);"
+    "CREATE TABLE items(item_id INTEGER PRIMARY KEY AUTOINCREMENT, batch INTEGER NOT NULL REFERENCES batches(id), ordinal INTEGER NOT "
+    "NULL, state INTEGER NOT NULL DEFAULT 0,"
+    " status_sequence INTEGER NOT NULL DEFAULT 0, priority INTEGER NOT NULL DEFAULT 0, not_before INTEGER NOT NULL DEFAULT 0, deadline "
+    "INTEGER NOT NULL DEFAULT 0,"
+    " attempt INTEGER NOT NULL DEFAULT 0, uncounted INTEGER NOT NULL DEFAULT 0, max_attempts INTEGER NOT NULL DEFAULT 3, deaths INTEGER "
+    "NOT NULL DEFAULT 0,"
+    " ooms INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0, slot INTEGER NOT NULL DEFAULT -1, avoid_slot INTEGER NOT NULL "
+    "DEFAULT -1,"
+    " launch INTEGER NOT NULL DEFAULT 0, retried_from INTEGER NOT NULL DEFAULT 0, parent INTEGER NOT NULL DEFAULT 0, root INTEGER NOT NULL "
+    "DEFAULT 0,"
+    " created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL DEFAULT 0, started_at INTEGER NOT NULL DEFAULT 0, completed_at INTEGER NOT "
+    "NULL DEFAULT 0,"
+    " crash1_at INTEGER NOT NULL DEFAULT 0, crash2_at INTEGER NOT NULL DEFAULT 0, cost_ms INTEGER NOT NULL DEFAULT 0, device TEXT, worker "
+    "TEXT, reason TEXT);"
     "CREATE INDEX items_batch ON items(batch);"
     "CREATE INDEX items_state ON items(state) WHERE state NOT IN (0, 3);"
     "CREATE INDEX items_ready ON items(priority DESC, item_id) WHERE state = 0;"
     "CREATE INDEX items_later ON items(not_before) WHERE state = 0 AND not_before > 0;"
     "CREATE INDEX items_live ON items(item_id) WHERE state IN (0, 1, 2, 6, 7);"
-    "CREATE TABLE item_results(item_id INTEGER PRIMARY KEY REFERENCES items(item_id) ON DELETE CASCADE, error_type TEXT, error_message TEXT, session TEXT);"
-    "CREATE TABLE images(image_id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, item_id INTEGER NOT NULL, batch_id TEXT NOT NULL, node_id TEXT NOT NULL DEFAULT '',"
-    " user INTEGER NOT NULL DEFAULT 0, width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL, is_intermediate INTEGER NOT NULL DEFAULT 0,"
+    "CREATE TABLE item_results(item_id INTEGER PRIMARY KEY REFERENCES items(item_id) ON DELETE CASCADE, error_type TEXT, error_message "
+    "TEXT, session TEXT);"
+    "CREATE TABLE images(image_id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, item_id INTEGER NOT NULL, batch_id TEXT "
+    "NOT NULL, node_id TEXT NOT NULL DEFAULT '',"
+    " user INTEGER NOT NULL DEFAULT 0, width INTEGER NOT NULL, height INTEGER NOT NULL, bytes INTEGER NOT NULL, is_intermediate INTEGER "
+    "NOT NULL DEFAULT 0,"
     " created_at INTEGER NOT NULL, sha256 BLOB NOT NULL);"
     "CREATE INDEX images_item ON images(item_id);"
-    "CREATE TABLE lanes(user INTEGER PRIMARY KEY REFERENCES users(id), virtual_time REAL NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0, pending INTEGER NOT NULL DEFAULT 0);"
+    "CREATE TABLE lanes(user INTEGER PRIMARY KEY REFERENCES users(id), virtual_time REAL NOT NULL DEFAULT 0, running INTEGER NOT NULL "
+    "DEFAULT 0, pending INTEGER NOT NULL DEFAULT 0);"
     "CREATE TABLE devices(uuid TEXT PRIMARY KEY, name TEXT, quarantined_at INTEGER NOT NULL DEFAULT 0, reason TEXT, faults TEXT);"
     "CREATE TABLE models(key TEXT PRIMARY KEY, path TEXT NOT NULL, facts TEXT, size INTEGER, mtime INTEGER);"
     "CREATE TABLE workers(launch INTEGER PRIMARY KEY, slot INTEGER NOT NULL, pid INTEGER NOT NULL, start_time INTEGER NOT NULL);"
@@ -69,7 +86,8 @@ enum status queue_lock(const char *dir, int *ret_fd, struct error *err)
         if (cause != EWOULDBLOCK)
             return FAIL_ERRNO(err, "cannot lock '%s'", path);
         holder[n > 0 ? strcspn(holder, "\n") : 0] = 0;
-        return FAIL(err, BUSY, "another galleyd (pid %s) has the state folder '%s': stop it, or use another folder", holder[0] ? holder : "unknown", dir);
+        return FAIL(err, BUSY, "another galleyd (pid %s) has the state folder '%s': stop it, or use another folder",
+                    holder[0] ? holder : "unknown", dir);
     }
     int n = snprintf(holder, sizeof holder, "%d\n", (int)getpid());
     if (ftruncate(fd, 0) != 0 || pwrite(fd, holder, (size_t)n, 0) != n) {
@@ -105,9 +123,12 @@ static enum status migrate(sqlite3 *db, int64_t from, struct error *err)
         char stamp[96];
         snprintf(stamp, sizeof stamp, "PRAGMA application_id=%d; PRAGMA user_version=%d", APPLICATION_ID, (int)v + 1);
         enum status status = sql_exec(db, "BEGIN IMMEDIATE", err);
-        if (status == ST_OK) status = sql_exec(db, migrations[v], err);
-        if (status == ST_OK) status = sql_exec(db, stamp, err);
-        if (status == ST_OK) status = sql_exec(db, "COMMIT", err);
+        if (status == ST_OK)
+            status = sql_exec(db, migrations[v], err);
+        if (status == ST_OK)
+            status = sql_exec(db, stamp, err);
+        if (status == ST_OK)
+            status = sql_exec(db, "COMMIT", err);
         if (status != ST_OK) {
             sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
             return error_prefix(err, "bringing the database to schema %d", (int)v + 1);
@@ -125,7 +146,9 @@ static enum status check_pages(sqlite3 *db, const char *path, struct error *err)
         return status;
     }
     const char *verdict = (const char *)sqlite3_column_text(st, 0);
-    enum status status = verdict && strcmp(verdict, "ok") == 0 ? ST_OK : FAIL(err, CORRUPT, "'%s' is damaged: %s: move it away, or restore a copy", path, verdict ? verdict : "?");
+    enum status status = verdict && strcmp(verdict, "ok") == 0
+                             ? ST_OK
+                             : FAIL(err, CORRUPT, "'%s' is damaged: %s: move it away, or restore a copy", path, verdict ? verdict : "?");
     sqlite3_finalize(st);
     return status;
 }
@@ -146,19 +169,30 @@ enum status queue_open_db(const char *path, bool synchronous, sqlite3 **ret, str
     sqlite3 *db = NULL;
     TRY(queue_connect(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, err));
     enum status status = sql_pragma_int(db, "PRAGMA application_id", &app, err);
-    if (status == ST_OK) status = sql_pragma_int(db, "PRAGMA user_version", &version, err);
-    if (status == ST_OK) status = sql_pragma_int(db, "SELECT count(*) FROM sqlite_schema", &tables, err);
+    if (status == ST_OK)
+        status = sql_pragma_int(db, "PRAGMA user_version", &version, err);
+    if (status == ST_OK)
+        status = sql_pragma_int(db, "SELECT count(*) FROM sqlite_schema", &tables, err);
     if (status == ST_OK && (tables > 0 || app != 0) && app != APPLICATION_ID)
         status = FAIL(err, CORRUPT, "'%s' is not a database of galley (application id %lld): move it away", path, (long long)app);
     if (status == ST_OK && version > QUEUE_SCHEMA)
-        status = FAIL(err, BAD_STATE, "'%s' has schema %lld, this galley knows up to %d: it was written by a newer galley; use that, or another state folder", path, (long long)version, QUEUE_SCHEMA);
-    if (status == ST_OK && unclean) status = check_pages(db, path, err);
+        status =
+            FAIL(err, BAD_STATE,
+                 "'%s' has schema %lld, this galley knows up to %d: it was written by a newer galley; use that, or another state folder",
+                 path, (long long)version, QUEUE_SCHEMA);
+    if (status == ST_OK && unclean)
+        status = check_pages(db, path, err);
     if (status == ST_OK)
-        status = sql_exec(db, synchronous ? "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL" : "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF", err);
+        status = sql_exec(
+            db, synchronous ? "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL" : "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF", err);
     if (status == ST_OK)
-        status = sql_exec(db, "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
-                              "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000", err);
-    if (status == ST_OK) status = migrate(db, version, err);
+        status =
+            sql_exec(db,
+                     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=67108864; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
+                     "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000",
+                     err);
+    if (status == ST_OK)
+        status = migrate(db, version, err);
     if (status != ST_OK) {
         sqlite3_close(db);
         return error_prefix(err, "queue");

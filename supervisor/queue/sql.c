@@ -11,12 +11,18 @@ enum status sql_error(sqlite3 *db, struct error *err, const char *what)
     if (code == SQLITE_FULL || (code == SQLITE_IOERR && (os == ENOSPC || os == EDQUOT)))
         return FAIL(err, DISK_FULL, "%s: %s: free disk space under the state folder", what, text);
     switch (code) {
-    case SQLITE_CORRUPT: case SQLITE_NOTADB: return FAIL(err, CORRUPT, "%s: %s", what, text);
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB: return FAIL(err, CORRUPT, "%s: %s", what, text);
     case SQLITE_NOMEM: return FAIL(err, OUT_OF_MEMORY, "%s: %s", what, text);
-    case SQLITE_BUSY: case SQLITE_LOCKED: return FAIL(err, BUSY, "%s: %s: another program holds the database", what, text);
-    case SQLITE_READONLY: case SQLITE_PERM: case SQLITE_AUTH: return FAIL(err, FORBIDDEN, "%s: %s", what, text);
-    case SQLITE_CONSTRAINT: case SQLITE_MISUSE: case SQLITE_ERROR: case SQLITE_RANGE:
-        return FAIL(err, INTERNAL, "%s: %s", what, text);
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED: return FAIL(err, BUSY, "%s: %s: another program holds the database", what, text);
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_AUTH: return FAIL(err, FORBIDDEN, "%s: %s", what, text);
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISUSE:
+    case SQLITE_ERROR:
+    case SQLITE_RANGE: return FAIL(err, INTERNAL, "%s: %s", what, text);
     default: return FAIL(err, IO, "%s: %s (code %d, errno %d)", what, text, sqlite3_extended_errcode(db), os);
     }
 }
@@ -71,11 +77,20 @@ sqlite3_stmt *sql_start(struct sql *s, int id, const char *format, ...)
         switch (*format) {
         case 'i': sqlite3_bind_int64(st, i, va_arg(args, int64_t)); break;
         case 'd': sqlite3_bind_int(st, i, va_arg(args, int)); break;
-        case 't': p = va_arg(args, const char *); sqlite3_bind_text(st, i, p, -1, SQLITE_STATIC); break;
-        case 'b': p = va_arg(args, const void *); sqlite3_bind_blob64(st, i, p, va_arg(args, size_t), SQLITE_STATIC); break;
+        case 't':
+            p = va_arg(args, const char *);
+            sqlite3_bind_text(st, i, p, -1, SQLITE_STATIC);
+            break;
+        case 'b':
+            p = va_arg(args, const void *);
+            sqlite3_bind_blob64(st, i, p, va_arg(args, size_t), SQLITE_STATIC);
+            break;
         case 'z':
             v = va_arg(args, int64_t);
-            if (v) sqlite3_bind_int64(st, i, v); else sqlite3_bind_null(st, i);
+            if (v)
+                sqlite3_bind_int64(st, i, v);
+            else
+                sqlite3_bind_null(st, i);
             break;
         }
     }
@@ -95,7 +110,8 @@ enum status sql_row(struct sql *s, sqlite3_stmt *st, bool *ret_row, struct error
 enum status sql_run(struct sql *s, sqlite3_stmt *st, struct error *err)
 {
     int rc;
-    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {}
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+    }
     enum status status = rc == SQLITE_DONE ? ST_OK : sql_error(s->db, err, "database");
     sqlite3_reset(st);
     return status;

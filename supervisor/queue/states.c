@@ -1,7 +1,10 @@
-#include <string.h>
 #include "supervisor/queue/queue.h"
+#include <string.h>
 
-static const struct { const char *name, *reader; bool terminal; } states[ITEM_STATES] = {
+static const struct {
+    const char *name, *reader;
+    bool terminal;
+} states[ITEM_STATES] = {
 #define STATE(code, number, name, reader, terminal) [ITEM_##code] = {name, reader, terminal},
 #define TRANSITION(from, to)
 #include "supervisor/queue/states.def"
@@ -20,7 +23,10 @@ static const bool transitions[ITEM_STATES][ITEM_STATES] = {
 const char *item_state_name(enum item_state s) { return s < ITEM_STATES ? states[s].name : "gone"; }
 const char *item_state_reader_name(enum item_state s) { return s < ITEM_STATES ? states[s].reader : "gone"; }
 bool item_state_terminal(enum item_state s) { return s >= ITEM_STATES || states[s].terminal; }
-bool item_state_allowed(enum item_state from, enum item_state to) { return from < ITEM_STATES && to < ITEM_STATES && transitions[from][to]; }
+bool item_state_allowed(enum item_state from, enum item_state to)
+{
+    return from < ITEM_STATES && to < ITEM_STATES && transitions[from][to];
+}
 
 bool item_state_from_name(const char *name, enum item_state *ret)
 {

@@ -1,21 +1,23 @@
 #include "supervisor/queue/store.h"
+#include "common/clock.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-#include "common/clock.h"
 
 enum { IDLE_CHECKPOINT_MS = 500 };
 
-struct op_list { struct store_op *head, *tail; };
+struct op_list {
+    struct store_op *head, *tail;
+};
 
 /* One thread and what is waiting for it. */
 struct lane {
     pthread_t thread;
     pthread_cond_t more;
     struct op_list waiting;
-    atomic_llong since_ms;      /* real time when what it does now began, 0: idle */
+    atomic_llong since_ms; /* real time when what it does now began, 0: idle */
     bool started;
 };
 
@@ -24,11 +26,11 @@ struct store {
     struct queue_reader *r;
     void (*ring)(void *arg);
     void *arg;
-    pthread_mutex_t lock;       /* over the lists and STOPPING */
+    pthread_mutex_t lock; /* over the lists and STOPPING */
     struct lane writer, reader;
     struct op_list done;
     bool stopping;
-    atomic_bool broken;         /* set once, after BROKEN_ERR was filled */
+    atomic_bool broken; /* set once, after BROKEN_ERR was filled */
     struct error broken_err;
 };
 
@@ -256,7 +258,8 @@ void store_stop(struct store *s)
         pthread_join(s->writer.thread, NULL);
     if (s->reader.started)
         pthread_join(s->reader.thread, NULL);
-    while (store_drain(s) > 0) {}
+    while (store_drain(s) > 0) {
+    }
     queue_reader_close(s->r);
     queue_close(s->q);
     pthread_cond_destroy(&s->writer.more);

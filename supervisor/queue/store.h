@@ -1,5 +1,6 @@
-/* Two threads around the queue, so that the loop never waits for a disk: one owns the writing connection, one the reading one. What arrives while a
- * transaction runs is the next transaction (at most STORE_BATCH operations). An operation is told done after the commit, on the loop's thread. */
+/* Two threads around the queue, so that the loop never waits for a disk: one owns the writing connection, one the reading one. What arrives
+ * while a transaction runs is the next transaction (at most STORE_BATCH operations). An operation is told done after the commit, on the
+ * loop's thread. */
 #pragma once
 #include "supervisor/queue/queue.h"
 
@@ -15,8 +16,8 @@ typedef void store_done_fn(struct store_op *op, enum status status, const struct
 
 /* Embed it first in a struct of yours; zero it, set the function(s). It belongs to the store from store_submit or store_read to DONE. */
 struct store_op {
-    store_write_fn *run;        /* for store_submit */
-    store_read_fn *read;        /* for store_read */
+    store_write_fn *run; /* for store_submit */
+    store_read_fn *read; /* for store_read */
     store_done_fn *done;
     /* the store's */
     struct store_op *next;
@@ -24,11 +25,14 @@ struct store_op {
     struct error err;
 };
 
-/* store_start takes over Q and R (closed by store_stop, or here when it fails) and starts the threads (all signals blocked in them). RING(ARG) is called from them whenever
- * something is ready for store_drain. */
-NODISCARD enum status store_start(struct queue *q, struct queue_reader *r, void (*ring)(void *arg), void *arg, struct store **ret, struct error *err);
+/* store_start takes over Q and R (closed by store_stop, or here when it fails) and starts the threads (all signals blocked in them).
+ * RING(ARG) is called from them whenever something is ready for store_drain. */
+NODISCARD enum status store_start(struct queue *q, struct queue_reader *r, void (*ring)(void *arg), void *arg, struct store **ret,
+                                  struct error *err);
 /* store_stop runs what was submitted, delivers it (DONE is called from here), ends the threads, checkpoints and closes. Accepts NULL. */
 void store_stop(struct store *s);
+/* store_submit hands OP to the writer (OP->run), store_read to the reader (OP->read). While the store stops: done with BAD_STATE, not run.
+ */
 void store_submit(struct store *s, struct store_op *op);
 void store_read(struct store *s, struct store_op *op);
 /* store_drain calls DONE of every finished operation; on the loop's thread. Returns how many. */

@@ -1,5 +1,5 @@
-/* Cases of kind queue: scripts over a queue. What galley does otherwise on purpose is skipped under its name, or held to the case's `galley` entry;
- * events belong to the supervisor and are not compared. */
+/* Cases of kind queue: scripts over a queue. What galley does otherwise on purpose is skipped under its name, or held to the case's
+ * `galley` entry; events belong to the supervisor and are not compared. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,15 +14,20 @@ struct script {
     char dir[64];
     struct queue *q;
     struct queue_reader *r;
-    struct change_list changes;     /* of the present operation */
+    struct change_list changes; /* of the present operation */
     struct error err;
     int64_t now, max_queue_size, epoch[ITEMS_MAX];
-    int stopped[ITEMS_MAX];         /* cancels of a running item: galley shows two changes of status, InvokeAI one */
+    int stopped[ITEMS_MAX]; /* cancels of a running item: galley shows two changes of status, InvokeAI one */
     const json_t *c;
 };
 
 /* What an operation did: a result to compare, an InvokeAI error class, or the end of what can be compared. */
-struct answer { json_t *result; const char *error; bool end; struct verdict verdict; };
+struct answer {
+    json_t *result;
+    const char *error;
+    bool end;
+    struct verdict verdict;
+};
 
 static struct answer answer_result(json_t *result) { return (struct answer){.result = result}; }
 static struct answer answer_end(struct verdict v) { return (struct answer){.end = true, .verdict = v}; }
@@ -36,8 +41,9 @@ static struct answer answer_failed(struct script *s)
 
 static bool script_open(struct script *s)
 {
-    return queue_open(s->dir, false, &s->q, &s->err) == ST_OK && queue_reader_open(s->dir, &s->r, &s->err) == ST_OK && queue_begin(s->q, &s->err) == ST_OK &&
-           queue_recover(s->q, s->now, &s->changes, &s->err) == ST_OK && queue_commit(s->q, &s->err) == ST_OK;
+    return queue_open(s->dir, false, &s->q, &s->err) == ST_OK && queue_reader_open(s->dir, &s->r, &s->err) == ST_OK &&
+           queue_begin(s->q, &s->err) == ST_OK && queue_recover(s->q, s->now, &s->changes, &s->err) == ST_OK &&
+           queue_commit(s->q, &s->err) == ST_OK;
 }
 
 static void script_close(struct script *s)
@@ -118,16 +124,19 @@ static json_t *all_rows(struct script *s)
 }
 
 /* write_call runs one call of the queue in its own transaction. */
-#define WRITE(s, call) __extension__({ \
-        change_list_reset(&(s)->changes); \
-        enum status st_ = queue_begin((s)->q, &(s)->err); \
-        if (st_ == ST_OK) { \
-            st_ = (call); \
-            struct error commit_err_; \
-            enum status commit_ = queue_commit((s)->q, &commit_err_); \
-            if (st_ == ST_OK && commit_ != ST_OK) (s)->err = commit_err_, st_ = commit_; \
-        } \
-        st_; })
+#define WRITE(s, call)                                                                                                                     \
+    __extension__({                                                                                                                        \
+        change_list_reset(&(s)->changes);                                                                                                  \
+        enum status st_ = queue_begin((s)->q, &(s)->err);                                                                                  \
+        if (st_ == ST_OK) {                                                                                                                \
+            st_ = (call);                                                                                                                  \
+            struct error commit_err_;                                                                                                      \
+            enum status commit_ = queue_commit((s)->q, &commit_err_);                                                                      \
+            if (st_ == ST_OK && commit_ != ST_OK)                                                                                          \
+                (s)->err = commit_err_, st_ = commit_;                                                                                     \
+        }                                                                                                                                  \
+        st_;                                                                                                                               \
+    })
 
 /* let_stop plays the workers: each item that is canceling has stopped a moment later. */
 static enum status let_stop(struct script *s)
@@ -157,14 +166,22 @@ static json_t *status_of(struct script *s, int64_t id)
 static struct answer op_enqueue(struct script *s, const json_t *op)
 {
     struct enqueue_args a = {
-        .queue_id = json_str(op, "queue", NULL), .batch_id = json_str(op, "batch", NULL), .origin = json_str(op, "origin", NULL),
-        .destination = json_str(op, "destination", NULL), .graph = "{}", .runs = json_int(op, "count", 1), .count = json_int(op, "count", 1),
-        .prepend = json_flag(op, "prepend", false), .max_attempts = 3, .max_queue_size = s->max_queue_size, .now_ms = s->now,
+        .queue_id = json_str(op, "queue", NULL),
+        .batch_id = json_str(op, "batch", NULL),
+        .origin = json_str(op, "origin", NULL),
+        .destination = json_str(op, "destination", NULL),
+        .graph = "{}",
+        .runs = json_int(op, "count", 1),
+        .count = json_int(op, "count", 1),
+        .prepend = json_flag(op, "prepend", false),
+        .max_attempts = 3,
+        .max_queue_size = s->max_queue_size,
+        .now_ms = s->now,
     };
     struct enqueue_result r;
     enum status status = WRITE(s, queue_enqueue(s->q, &a, &r, &s->err));
     if (status == ST_QUEUE_FULL && json_flag(s->c, "upstream_truncates", false))
-        return answer_end(verdict_passed());    /* refused whole */
+        return answer_end(verdict_passed()); /* refused whole */
     if (status == ST_CONFLICT)
         return answer_end(verdict_skipped("a batch_id used twice (refused)"));
     if (status != ST_OK)
@@ -172,7 +189,8 @@ static struct answer op_enqueue(struct script *s, const json_t *op)
     json_t *items = json_array();
     for (int64_t i = 0; i < r.count; i++)
         json_array_append_new(items, name_of(r.first_item_id + i));
-    return answer_result(json_pack("{s:I,s:I,s:i,s:o}", "enqueued", (json_int_t)r.count, "requested", (json_int_t)r.count, "priority", r.priority, "items", items));
+    return answer_result(json_pack("{s:I,s:I,s:i,s:o}", "enqueued", (json_int_t)r.count, "requested", (json_int_t)r.count, "priority",
+                                   r.priority, "items", items));
 }
 
 static struct answer op_claim(struct script *s, const json_t *op)
@@ -197,10 +215,13 @@ static struct answer op_finish(struct script *s, const json_t *op)
         return (struct answer){.error = "SessionQueueItemNotFoundError"};
     if (strcmp(status, "pending") == 0)
         return answer_end(verdict_skipped("a finish without a claim (refused)"));
-    struct finish_args f = {.item_id = id, .epoch = id < ITEMS_MAX ? s->epoch[id] : 0, .outcome = fails ? ITEM_FAILED : ITEM_COMPLETED,
-                            .error_type = json_str(op, "error", "E"), .now_ms = s->now};
+    struct finish_args f = {.item_id = id,
+                            .epoch = id < ITEMS_MAX ? s->epoch[id] : 0,
+                            .outcome = fails ? ITEM_FAILED : ITEM_COMPLETED,
+                            .error_type = json_str(op, "error", "E"),
+                            .now_ms = s->now};
     enum status done = WRITE(s, queue_finish(s->q, &f, &s->changes, &s->err));
-    if (done != ST_OK && done != ST_BAD_STATE)      /* late: refused, nothing changes */
+    if (done != ST_OK && done != ST_BAD_STATE) /* late: refused, nothing changes */
         return answer_failed(s);
     return answer_result(status_of(s, id));
 }
@@ -219,7 +240,7 @@ static struct answer op_cancel_many(struct script *s, const json_t *op)
     const json_t *batches = json_object_get(op, "batches");
     size_t n = 0, i;
     json_t *name;
-    json_array_foreach(batches, i, name)
+    json_array_foreach (batches, i, name)
         if (n < ITEMS_MAX)
             ids[n++] = json_string_value(name);
     enum status status = batches ? WRITE(s, queue_cancel_batches(s->q, ids, n, s->now, &s->changes, &s->err))
@@ -235,9 +256,9 @@ static struct answer op_delete(struct script *s, const json_t *op)
     const char *name = json_str(op, "op", "");
     int64_t id = id_of(json_str(op, "item", ""));
     bool one = strcmp(name, "delete") == 0;
-    enum status status = one                              ? WRITE(s, queue_delete(s->q, &id, 1, NULL, &s->changes, &s->err))
+    enum status status = one                          ? WRITE(s, queue_delete(s->q, &id, 1, NULL, &s->changes, &s->err))
                          : strcmp(name, "prune") == 0 ? WRITE(s, queue_prune(s->q, 0, NULL, &s->changes, &s->err))
-                                                          : WRITE(s, queue_clear(s->q, NULL, &s->changes, &s->err));
+                                                      : WRITE(s, queue_clear(s->q, NULL, &s->changes, &s->err));
     if (status != ST_OK)
         return answer_failed(s);
     return answer_result(one ? json_object() : json_pack("{s:I}", "deleted", (json_int_t)s->changes.n));
@@ -248,12 +269,12 @@ static struct answer op_retry(struct script *s, const json_t *op)
     int64_t ids[ITEMS_MAX];
     size_t n = 0, i;
     json_t *name;
-    json_array_foreach(json_object_get(op, "items"), i, name)
+    json_array_foreach (json_object_get(op, "items"), i, name)
         if (n < ITEMS_MAX)
             ids[n++] = id_of(json_string_value(name));
     enum status status = WRITE(s, queue_retry(s->q, ids, n, false, s->max_queue_size, s->now, &s->changes, &s->err));
     if (status == ST_QUEUE_FULL)
-        return answer_end(verdict_passed());    /* refused whole, where upstream drops what does not fit */
+        return answer_end(verdict_passed()); /* refused whole, where upstream drops what does not fit */
     if (status != ST_OK)
         return answer_failed(s);
     json_t *items = json_array(), *reported = json_array();
@@ -284,7 +305,7 @@ static struct answer op_status(struct script *s, const json_t *op)
     if (reader_counts(s->r, json_str(op, "queue", "default"), n, &s->err) != ST_OK || reader_current(s->r, &p, &s->err) != ST_OK)
         return answer_failed(s);
     json_t *j = counts_json(n);
-    if (p.n > 0) {      /* upstream names one of those that run */
+    if (p.n > 0) { /* upstream names one of those that run */
         json_object_set_new(j, "item", name_of(p.rows[0].item_id));
         json_object_set_new(j, "batch_id", json_string(batch_name(p.rows[0].batch_id)));
     }
@@ -297,7 +318,7 @@ static struct answer op_batch_status(struct script *s, const json_t *op)
     const char *batch = json_str(op, "batch", "");
     struct batch_counts b = {0};
     enum status status = reader_batch(s->r, batch, &b, &s->err);
-    if (status != ST_OK && status != ST_NOT_FOUND)  /* upstream answers zeros for an unknown batch */
+    if (status != ST_OK && status != ST_NOT_FOUND) /* upstream answers zeros for an unknown batch */
         return answer_failed(s);
     json_t *j = counts_json(b.count);
     json_object_set_new(j, "batch_id", json_string(batch));
@@ -337,10 +358,11 @@ static struct verdict galley_rows(struct script *s, const json_t *rule)
     const char *name;
     json_t *status, *claim;
     size_t i;
-    json_object_foreach((json_t *)json_object_get(rule, "rows"), name, status)
+    json_object_foreach ((json_t *)json_object_get(rule, "rows"), name, status)
         if (strcmp(json_str(json_object_get(rows, name), "status", "gone"), json_string_value(status)) != 0)
-            return verdict_failed("after the restart %s is %s, not %s", name, json_str(json_object_get(rows, name), "status", "gone"), json_string_value(status));
-    json_array_foreach(json_object_get(rule, "claims"), i, claim) {
+            return verdict_failed("after the restart %s is %s, not %s", name, json_str(json_object_get(rows, name), "status", "gone"),
+                                  json_string_value(status));
+    json_array_foreach (json_object_get(rule, "claims"), i, claim) {
         struct answer a = op_claim(s, NULL);
         bool right = json_equal(json_object_get(a.result, "item"), claim);
         json_decref(a.result);
@@ -362,15 +384,32 @@ static struct answer op_restart(struct script *s, const json_t *op)
     bool recovered = s->changes.n > 0;
     if (json_flag(config, "clear_queue_on_startup", false) && WRITE(s, queue_clear(s->q, NULL, &s->changes, &s->err)) != ST_OK)
         return answer_failed(s);
-    if (recovered)      /* upstream cancels what ran; here it is pending again */
+    if (recovered) /* upstream cancels what ran; here it is pending again */
         return answer_end(rule ? galley_rows(s, rule) : verdict_skipped("restart with running items (requeued)"));
     return answer_result(json_object());
 }
 
-static const struct { const char *name; struct answer (*run)(struct script *s, const json_t *op); } ops[] = {
-    {"enqueue", op_enqueue}, {"claim", op_claim}, {"complete", op_finish}, {"fail", op_finish}, {"cancel", op_cancel}, {"cancel_by_batch_ids", op_cancel_many},
-    {"cancel_all_except_current", op_cancel_many}, {"delete", op_delete}, {"prune", op_delete}, {"clear", op_delete}, {"retry", op_retry}, {"status", op_status},
-    {"batch_status", op_batch_status}, {"next", op_look}, {"current", op_look}, {"list", op_list}, {"restart", op_restart},
+static const struct {
+    const char *name;
+    struct answer (*run)(struct script *s, const json_t *op);
+} ops[] = {
+    {"enqueue", op_enqueue},
+    {"claim", op_claim},
+    {"complete", op_finish},
+    {"fail", op_finish},
+    {"cancel", op_cancel},
+    {"cancel_by_batch_ids", op_cancel_many},
+    {"cancel_all_except_current", op_cancel_many},
+    {"delete", op_delete},
+    {"prune", op_delete},
+    {"clear", op_delete},
+    {"retry", op_retry},
+    {"status", op_status},
+    {"batch_status", op_batch_status},
+    {"next", op_look},
+    {"current", op_look},
+    {"list", op_list},
+    {"restart", op_restart},
 };
 
 static int op_index(const json_t *op)
@@ -390,7 +429,7 @@ static bool cannot(const json_t *c, struct verdict *ret)
     json_t *op;
     if (json_flag(config, "multiuser", false) || strcmp(json_str(config, "session_queue_mode", "FIFO"), "FIFO") != 0)
         return *ret = verdict_skipped("multi-user mode"), true;
-    json_array_foreach(json_object_get(c, "ops"), i, op) {
+    json_array_foreach (json_object_get(c, "ops"), i, op) {
         const char *name = json_str(op, "op", "");
         if (op_index(op) < 0)
             return *ret = verdict_skipped("queue operation '%s'", name), true;
@@ -414,10 +453,10 @@ static json_t *changed_rows(const json_t *before, const json_t *after, json_t *g
 {
     json_t *rows = json_object(), *row;
     const char *name;
-    json_object_foreach((json_t *)after, name, row)
+    json_object_foreach ((json_t *)after, name, row)
         if (!json_equal(json_object_get(before, name), row))
             json_object_set(rows, name, row);
-    json_object_foreach((json_t *)before, name, row)
+    json_object_foreach ((json_t *)before, name, row)
         if (!json_object_get(after, name))
             json_array_append_new(gone, json_string(name));
     return rows;
@@ -430,16 +469,19 @@ static bool same(const json_t *expected, const json_t *actual, bool empty_is_abs
     return cases_equal(expected, actual);
 }
 
-static struct verdict compare_step(size_t index, const json_t *op, const json_t *step, const struct answer *a, const json_t *rows, const json_t *gone)
+static struct verdict compare_step(size_t index, const json_t *op, const json_t *step, const struct answer *a, const json_t *rows,
+                                   const json_t *gone)
 {
     const char *name = json_str(op, "op", ""), *error = json_str(json_object_get(step, "error"), "class", NULL);
     if (error || a->error)
         return error && a->error && strcmp(error, a->error) == 0 ? verdict_passed()
-                                                                 : verdict_failed("step %zu (%s): error %s, expected %s", index + 1, name, a->error ? a->error : "none", error ? error : "none");
+                                                                 : verdict_failed("step %zu (%s): error %s, expected %s", index + 1, name,
+                                                                                  a->error ? a->error : "none", error ? error : "none");
     AUTO_JSON *result = json_copy(json_object_get(step, "result"));
-    if (strcmp(name, "enqueue") == 0)       /* upstream reports by batch name, also rows of an earlier batch of that name */
+    if (strcmp(name, "enqueue") == 0) /* upstream reports by batch name, also rows of an earlier batch of that name */
         json_object_del(result, "reported");
-    bool right = strcmp(name, "list") == 0 ? cases_equal_multiset(json_object_get(result, "items"), json_object_get(a->result, "items")) : same(result, a->result, true);
+    bool right = strcmp(name, "list") == 0 ? cases_equal_multiset(json_object_get(result, "items"), json_object_get(a->result, "items"))
+                                           : same(result, a->result, true);
     const json_t *got = a->result, *want = result;
     if (right && !(right = same(json_object_get(step, "rows"), rows, true)))
         got = rows, want = json_object_get(step, "rows");
@@ -448,7 +490,8 @@ static struct verdict compare_step(size_t index, const json_t *op, const json_t 
     if (right)
         return verdict_passed();
     char *got_text = json_text(got), *want_text = want ? json_text(want) : NULL;
-    struct verdict v = verdict_failed("step %zu (%s): %.160s, expected %.160s", index + 1, name, got_text, want_text ? want_text : "nothing");
+    struct verdict v =
+        verdict_failed("step %zu (%s): %.160s, expected %.160s", index + 1, name, got_text, want_text ? want_text : "nothing");
     free(got_text);
     free(want_text);
     return v;
@@ -459,7 +502,7 @@ static struct verdict run_steps(struct script *s)
     const json_t *steps = json_object_get(json_object_get(s->c, "expect"), "steps");
     size_t i;
     json_t *op;
-    json_array_foreach(json_object_get(s->c, "ops"), i, op) {
+    json_array_foreach (json_object_get(s->c, "ops"), i, op) {
         AUTO_JSON *before = all_rows(s);
         s->now += 1000;
         struct answer a = ops[op_index(op)].run(s, op);
@@ -480,7 +523,10 @@ struct verdict case_queue(const json_t *c)
     struct verdict v;
     if (cannot(c, &v))
         return v;
-    struct script s = {.dir = "/tmp/galley-case-XXXXXX", .now = 1700000000000, .max_queue_size = json_int(json_object_get(c, "config"), "max_queue_size", DEFAULT_QUEUE_SIZE), .c = c};
+    struct script s = {.dir = "/tmp/galley-case-XXXXXX",
+                       .now = 1700000000000,
+                       .max_queue_size = json_int(json_object_get(c, "config"), "max_queue_size", DEFAULT_QUEUE_SIZE),
+                       .c = c};
     if (!mkdtemp(s.dir))
         return verdict_failed("no temporary folder");
     v = script_open(&s) ? run_steps(&s) : verdict_failed("%s", s.err.message);

@@ -53,7 +53,8 @@ static void open_refuses(void **state)
     assert_says(k->err.message, "newer galley");
 
     char *other = temp_dir();
-    write_text(other, "galley.db", "this is no database, it is a letter to a friend; long enough to be read as a header of one hundred bytes, or so I think");
+    write_text(other, "galley.db",
+               "this is no database, it is a letter to a friend; long enough to be read as a header of one hundred bytes, or so I think");
     assert_int_equal(queue_open(other, false, &second, &k->err), ST_CORRUPT);
     temp_dir_remove(other);
     assert_int_equal(queue_open("/nonexistent/folder", false, &second, &k->err), ST_NOT_FOUND);
@@ -155,7 +156,7 @@ static void idempotency(void **state)
     a.prepend = true;
     a.max_queue_size = 4;
     WRITE_OK(k, queue_enqueue(k->q, &a, &r1, &k->err));
-    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err));     /* replayed although the queue is full */
+    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err)); /* replayed although the queue is full */
     assert_true(r2.replayed);
     assert_int_equal(r1.first_item_id, r2.first_item_id);
     assert_int_equal(r1.count, r2.count);
@@ -175,13 +176,13 @@ static void idempotency(void **state)
     WRITE_OK(k, queue_clear(k->q, NULL, &k->ch, &k->err));
     kit_disconnect(k);
     kit_connect(k);
-    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err));     /* after a restart and a clear too */
+    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err)); /* after a restart and a clear too */
     assert_true(r2.replayed);
     a.now_ms += 8 * 86400000LL;
     a.key = "k2";
     WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err));
     a.key = "k1";
-    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err));     /* a week later it is a new one */
+    WRITE_OK(k, queue_enqueue(k->q, &a, &r2, &k->err)); /* a week later it is a new one */
     assert_false(r2.replayed);
 }
 
@@ -204,7 +205,7 @@ static void claim(void **state)
     assert_int_equal(r[0].epoch, 1);
     assert_int_equal(r[0].attempt, 1);
     assert_int_equal(r[0].max_attempts, 3);
-    assert_ptr_equal(r[0].batch, r[1].batch);               /* read once */
+    assert_ptr_equal(r[0].batch, r[1].batch); /* read once */
     assert_string_equal(r[0].batch->graph, a.graph);
     assert_string_equal(r[0].batch->workflow, a.workflow);
     assert_string_equal(r[0].batch->data, a.data);
@@ -255,7 +256,7 @@ static void finish(void **state)
 {
     struct kit *k = *state;
     int64_t id = kit_enqueue(k, 2), epoch;
-    assert_int_equal(kit_finish(k, id, 0, ITEM_COMPLETED), ST_BAD_STATE);   /* not running */
+    assert_int_equal(kit_finish(k, id, 0, ITEM_COMPLETED), ST_BAD_STATE); /* not running */
     assert_int_equal(kit_claim(k, &epoch), id);
     assert_int_equal(kit_finish(k, id, epoch + 1, ITEM_COMPLETED), ST_BAD_STATE);
     assert_int_equal(kit_finish(k, id, epoch - 1, ITEM_COMPLETED), ST_BAD_STATE);
@@ -269,7 +270,7 @@ static void finish(void **state)
     assert_int_equal(k->ch.v[0].completed_at, k->now);
     assert_ok(queue_finished_epoch(k->q, id, epoch, &done, &k->err), k->err);
     assert_true(done);
-    assert_int_equal(kit_finish(k, id, epoch, ITEM_FAILED), ST_BAD_STATE);  /* once */
+    assert_int_equal(kit_finish(k, id, epoch, ITEM_FAILED), ST_BAD_STATE); /* once */
     assert_says(k->err.message, "completed");
     struct item_detail d;
     assert_ok(reader_item(k->r, id, &d, &k->err), k->err);
@@ -293,7 +294,8 @@ static void images(void **state)
     struct kit *k = *state;
     int64_t id = kit_enqueue(k, 2), epoch;
     kit_claim(k, &epoch);
-    struct finish_image m[2] = {{.name = "a.png", .node_id = "l2i", .width = 64, .height = 32, .bytes = 100, .sha256 = {7}}, {.name = "b.png", .is_intermediate = true}};
+    struct finish_image m[2] = {{.name = "a.png", .node_id = "l2i", .width = 64, .height = 32, .bytes = 100, .sha256 = {7}},
+                                {.name = "b.png", .is_intermediate = true}};
     struct finish_args f = {.item_id = id, .epoch = epoch, .outcome = ITEM_COMPLETED, .images = m, .n_images = 2, .now_ms = k->now};
     WRITE_OK(k, queue_finish(k->q, &f, &k->ch, &k->err));
     struct image_page p;
@@ -321,7 +323,7 @@ static void images(void **state)
 
     kit_claim(k, &epoch);
     f.item_id = id + 1, f.epoch = epoch, f.n_images = 1;
-    assert_int_equal(WRITE(k, queue_finish(k->q, &f, &k->ch, &k->err)), ST_CONFLICT);   /* a name twice */
+    assert_int_equal(WRITE(k, queue_finish(k->q, &f, &k->ch, &k->err)), ST_CONFLICT); /* a name twice */
     assert_int_equal(kit_state(k, id + 1), ITEM_IN_PROGRESS);
     m[0].name = "c.png", m[1].name = "c.png", f.n_images = 2;
     assert_int_equal(WRITE(k, queue_finish(k->q, &f, &k->ch, &k->err)), ST_CONFLICT);
@@ -334,7 +336,7 @@ static void cancel(void **state)
     struct kit *k = *state;
     int64_t id = kit_enqueue(k, 3), epoch;
     kit_claim(k, &epoch);
-    assert_int_equal(WRITE(k, queue_cancel(k->q, id, 0, k->now, &k->ch, &k->err)), ST_BAD_STATE);   /* a stale attempt */
+    assert_int_equal(WRITE(k, queue_cancel(k->q, id, 0, k->now, &k->ch, &k->err)), ST_BAD_STATE); /* a stale attempt */
     assert_int_equal(kit_state(k, id), ITEM_IN_PROGRESS);
     WRITE_OK(k, queue_cancel(k->q, id, 1, k->now, &k->ch, &k->err));
     assert_int_equal(k->ch.n, 1);
@@ -345,7 +347,7 @@ static void cancel(void **state)
     struct finish_image m = {.name = "late.png"};
     struct finish_args f = {.item_id = id, .epoch = epoch, .outcome = ITEM_COMPLETED, .images = &m, .n_images = 1, .now_ms = k->now};
     WRITE_OK(k, queue_finish(k->q, &f, &k->ch, &k->err));
-    assert_int_equal(k->ch.v[0].to, ITEM_CANCELED);         /* the cancel was acknowledged */
+    assert_int_equal(k->ch.v[0].to, ITEM_CANCELED); /* the cancel was acknowledged */
     struct image_page p;
     assert_int_equal(reader_image(k->r, "late.png", &p, &k->err), ST_NOT_FOUND);
     WRITE_OK(k, queue_cancel(k->q, id + 1, -1, k->now, &k->ch, &k->err));
@@ -404,7 +406,7 @@ static void blame(void **state)
     assert_false(r.found);
     assert_int_equal(r.next_ms, k->now + 250);
     k->now += 250;
-    assert_int_equal(kit_claim_on(k, 0, true, &epoch), 0);      /* it ended a worker here, and another slot can run it */
+    assert_int_equal(kit_claim_on(k, 0, true, &epoch), 0); /* it ended a worker here, and another slot can run it */
     assert_int_equal(kit_claim_on(k, 1, true, &epoch), id);
     assert_int_equal(epoch, 2);
     WRITE_OK(k, queue_attempt_ended(k->q, id, epoch, END_HANG, "no movement for 60 s", 500, k->now, &k->ch, &k->err));
@@ -416,7 +418,7 @@ static void blame(void **state)
     id = kit_enqueue(k, 1);
     kit_claim(k, &epoch);
     WRITE_OK(k, queue_attempt_ended(k->q, id, epoch, END_CRASH, "died", 0, k->now, &k->ch, &k->err));
-    assert_int_equal(kit_claim_on(k, 0, false, &epoch), id);    /* alone: this slot must do */
+    assert_int_equal(kit_claim_on(k, 0, false, &epoch), id); /* alone: this slot must do */
 }
 
 static void blame_limits(void **state)
@@ -427,12 +429,12 @@ static void blame_limits(void **state)
     int64_t epoch;
     a.max_attempts = 1;
     WRITE_OK(k, queue_enqueue(k->q, &a, &e, &k->err));
-    for (int i = 0; i < 5; i++) {                               /* what is not the item's fault does not count */
+    for (int i = 0; i < 5; i++) { /* what is not the item's fault does not count */
         enum attempt_end not_counted[] = {END_DRAIN, END_STOP, END_SUPERVISOR_CRASH, END_DEVICE_LOST, END_DRAIN};
         assert_int_equal(kit_claim(k, &epoch), e.first_item_id);
         WRITE_OK(k, queue_attempt_ended(k->q, e.first_item_id, epoch, not_counted[i], "bad luck", 1000, k->now, &k->ch, &k->err));
         assert_int_equal(k->ch.v[0].to, ITEM_PENDING);
-        assert_int_equal(k->ch.v[0].attempt, i + 1);            /* yet each attempt has its own number */
+        assert_int_equal(k->ch.v[0].attempt, i + 1); /* yet each attempt has its own number */
         assert_int_equal(k->ch.v[0].not_before, 0);
     }
     kit_claim(k, &epoch);
@@ -482,9 +484,9 @@ static void retry(void **state)
         assert_int_equal(kit_claim(k, &epoch[i]), first + i);
     assert_int_equal(kit_finish(k, first, epoch[0], ITEM_COMPLETED), ST_OK);
     assert_int_equal(kit_finish(k, first + 1, epoch[1], ITEM_FAILED), ST_OK);
-    int64_t ids[] = {first + 1, first, first + 1, 999, first + 2};   /* failed, completed, twice, unknown, running */
+    int64_t ids[] = {first + 1, first, first + 1, 999, first + 2}; /* failed, completed, twice, unknown, running */
     assert_int_equal(WRITE(k, queue_retry(k->q, ids, 5, true, 2, k->now, &k->ch, &k->err)), ST_QUEUE_FULL);
-    assert_int_equal(kit_count(k, ITEM_PENDING), 1);            /* all or nothing */
+    assert_int_equal(kit_count(k, ITEM_PENDING), 1); /* all or nothing */
     WRITE_OK(k, queue_retry(k->q, ids, 5, true, 3, k->now, &k->ch, &k->err));
     assert_int_equal(k->ch.n, 2);
     assert_int_equal(k->ch.v[0].retried_from, first + 1);
@@ -502,10 +504,10 @@ static void retry(void **state)
     assert_string_equal(d.page.rows[0].batch_id, e.batch_id);
     item_detail_fini(&d);
     WRITE_OK(k, queue_retry(k->q, &ids[1], 1, false, 100, k->now, &k->ch, &k->err));
-    assert_int_equal(k->ch.n, 0);                               /* completed: only with again */
+    assert_int_equal(k->ch.n, 0); /* completed: only with again */
     WRITE_OK(k, queue_cancel(k->q, fresh, -1, k->now, &k->ch, &k->err));
     WRITE_OK(k, queue_retry(k->q, &fresh, 1, false, 100, k->now, &k->ch, &k->err));
-    assert_int_equal(k->ch.v[0].retried_from, first + 1);       /* the first of the chain */
+    assert_int_equal(k->ch.v[0].retried_from, first + 1); /* the first of the chain */
     assert_int_equal(k->ch.v[0].retry_of, fresh);
 }
 
@@ -521,7 +523,8 @@ static int64_t completed_with_image(struct kit *k, const char *name)
     int64_t id = kit_enqueue(k, 1), epoch;
     assert_int_equal(kit_claim(k, &epoch), id);
     struct finish_image m = {.name = name};
-    struct finish_args f = {.item_id = id, .epoch = epoch, .outcome = ITEM_COMPLETED, .images = &m, .n_images = 1, .session = "{}", .now_ms = k->now};
+    struct finish_args f = {
+        .item_id = id, .epoch = epoch, .outcome = ITEM_COMPLETED, .images = &m, .n_images = 1, .session = "{}", .now_ms = k->now};
     WRITE_OK(k, queue_finish(k->q, &f, &k->ch, &k->err));
     return id;
 }
@@ -546,13 +549,13 @@ static void deleting(void **state)
     assert_int_equal(k->ch.v[1].slot, 0);
     assert_int_equal(json_array_size(names), 1);
     assert_string_equal(json_string_value(json_array_get(names, 0)), "a.png");
-    assert_int_equal(kit_finish(k, c, epoch, ITEM_COMPLETED), ST_BAD_STATE);    /* its worker comes late */
+    assert_int_equal(kit_finish(k, c, epoch, ITEM_COMPLETED), ST_BAD_STATE); /* its worker comes late */
     assert_says(k->err.message, "deleted");
     WRITE_OK(k, queue_prune(k->q, 0, NULL, &k->ch, &k->err));
     assert_int_equal(k->ch.n, 1);
     assert_int_equal(k->ch.v[0].item_id, b);
     struct image_page p;
-    assert_ok(reader_image(k->r, "b.png", &p, &k->err), k->err);   /* pictures are kept unless asked for */
+    assert_ok(reader_image(k->r, "b.png", &p, &k->err), k->err); /* pictures are kept unless asked for */
     image_page_fini(&p);
     assert_int_equal(one_number(k, "SELECT count(*) FROM batches"), 1);
     assert_int_equal(one_number(k, "SELECT count(*) FROM item_results"), 0);
@@ -562,7 +565,7 @@ static void deleting(void **state)
     assert_int_equal(one_number(k, "SELECT count(*) FROM batch_counts"), 0);
     for (int s = 0; s < ITEM_STATES; s++)
         assert_int_equal(kit_count(k, (enum item_state)s), 0);
-    assert_true(kit_enqueue(k, 1) > c + 1);                     /* ids are never given out again */
+    assert_true(kit_enqueue(k, 1) > c + 1); /* ids are never given out again */
 }
 
 static void prune_in_parts(void **state)
@@ -601,7 +604,7 @@ static void recovery(void **state)
     assert_says(d.page.rows[0].reason, "three crashes");
     assert_int_equal(d.page.rows[0].attempt, 3);
     item_detail_fini(&d);
-    assert_int_equal(kit_claim(k, &epoch), id + 2);             /* the queue goes on */
+    assert_int_equal(kit_claim(k, &epoch), id + 2); /* the queue goes on */
     WRITE_OK(k, queue_cancel(k->q, id, -1, k->now, &k->ch, &k->err));
     assert_int_equal(kit_state(k, id), ITEM_CANCELED);
 }
@@ -671,12 +674,12 @@ static void lists(void **state)
     a.batch_id = "x", a.origin = "ui", a.destination = "gallery";
     WRITE_OK(k, queue_enqueue(k->q, &a, &e, &k->err));
     a.batch_id = "y", a.origin = NULL, a.destination = NULL, a.queue_id = "other";
-    WRITE_OK(k, queue_enqueue(k->q, &a, &e, &k->err));          /* ids 1 .. 8 */
+    WRITE_OK(k, queue_enqueue(k->q, &a, &e, &k->err)); /* ids 1 .. 8 */
     kit_claim(k, &epoch);
     kit_finish(k, 1, epoch, ITEM_COMPLETED);
     kit_claim(k, NULL);
     kit_claim(k, NULL);
-    WRITE_OK(k, queue_cancel(k->q, 2, -1, k->now, &k->ch, &k->err));   /* 1 completed, 2 canceling, 3 running, 4 .. 8 pending */
+    WRITE_OK(k, queue_cancel(k->q, 2, -1, k->now, &k->ch, &k->err)); /* 1 completed, 2 canceling, 3 running, 4 .. 8 pending */
     struct item_filter f = {.limit = 3};
     assert_int_equal(ids_of(k, f, ids, &more), 3);
     assert_true(more && ids[0] == 1 && ids[2] == 3);
@@ -760,7 +763,7 @@ static void crash(void **state)
     kill(pid, SIGKILL);
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
-    kit_connect(k);     /* finds a log that was not closed: pages are checked, the lock is free */
+    kit_connect(k); /* finds a log that was not closed: pages are checked, the lock is free */
     assert_int_equal(kit_count(k, ITEM_PENDING), 9);
     assert_int_equal(kit_count(k, ITEM_IN_PROGRESS), 1);
     WRITE_OK(k, queue_recover(k->q, k->now, &k->ch, &k->err));
@@ -850,9 +853,34 @@ static void revert(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(states), T(open_refuses), T(open_refuses_foreign), T(open_keeps), T(enqueue), T(enqueue_full), T(idempotency), T(claim), T(claim_reports),
-        T(finish), T(images), T(cancel), T(cancel_many), T(blame), T(blame_limits), T(fail_pending), T(retry), T(deleting), T(prune_in_parts), T(recovery),
-        T(recovery_far_apart), T(facts), T(lists), T(held_reads_as_pending), T(crash), T(damaged), T(full), T(revert),
+        cmocka_unit_test(states),
+        T(open_refuses),
+        T(open_refuses_foreign),
+        T(open_keeps),
+        T(enqueue),
+        T(enqueue_full),
+        T(idempotency),
+        T(claim),
+        T(claim_reports),
+        T(finish),
+        T(images),
+        T(cancel),
+        T(cancel_many),
+        T(blame),
+        T(blame_limits),
+        T(fail_pending),
+        T(retry),
+        T(deleting),
+        T(prune_in_parts),
+        T(recovery),
+        T(recovery_far_apart),
+        T(facts),
+        T(lists),
+        T(held_reads_as_pending),
+        T(crash),
+        T(damaged),
+        T(full),
+        T(revert),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

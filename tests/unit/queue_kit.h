@@ -9,7 +9,7 @@ struct kit {
     char *dir;
     struct queue *q;
     struct queue_reader *r;
-    struct change_list ch;      /* of the last write */
+    struct change_list ch; /* of the last write */
     struct error err;
     int64_t now;
 };
@@ -42,19 +42,26 @@ static inline void kit_close(struct kit *k)
 }
 
 /* WRITE runs one call in a transaction of its own and gives its status; a refusal must leave the transaction usable. */
-#define WRITE(k, call) __extension__({ \
-        change_list_reset(&(k)->ch); \
-        (k)->err = (struct error){0}; \
-        assert_ok(queue_begin((k)->q, &(k)->err), (k)->err); \
-        enum status write_status_ = (call); \
-        struct error commit_err_ = {0}; \
-        assert_ok(queue_commit((k)->q, &commit_err_), commit_err_); \
-        write_status_; })
-#define WRITE_OK(k, call) do { if (WRITE(k, call) != ST_OK) fail_msg("%s: %s", #call, (k)->err.message); } while (0)
+#define WRITE(k, call)                                                                                                                     \
+    __extension__({                                                                                                                        \
+        change_list_reset(&(k)->ch);                                                                                                       \
+        (k)->err = (struct error){0};                                                                                                      \
+        assert_ok(queue_begin((k)->q, &(k)->err), (k)->err);                                                                               \
+        enum status write_status_ = (call);                                                                                                \
+        struct error commit_err_ = {0};                                                                                                    \
+        assert_ok(queue_commit((k)->q, &commit_err_), commit_err_);                                                                        \
+        write_status_;                                                                                                                     \
+    })
+#define WRITE_OK(k, call)                                                                                                                  \
+    do {                                                                                                                                   \
+        if (WRITE(k, call) != ST_OK)                                                                                                       \
+            fail_msg("%s: %s", #call, (k)->err.message);                                                                                   \
+    } while (0)
 
 static inline struct enqueue_args batch_of(struct kit *k, int64_t count)
 {
-    return (struct enqueue_args){.graph = "{\"nodes\":{}}", .runs = count, .count = count, .max_attempts = 3, .max_queue_size = 100000000, .now_ms = k->now};
+    return (struct enqueue_args){
+        .graph = "{\"nodes\":{}}", .runs = count, .count = count, .max_attempts = 3, .max_queue_size = 100000000, .now_ms = k->now};
 }
 
 static inline int64_t kit_enqueue(struct kit *k, int64_t count)
@@ -68,7 +75,8 @@ static inline int64_t kit_enqueue(struct kit *k, int64_t count)
 /* kit_claim claims on SLOT and returns the item id, 0 for none; the epoch is in *RET_EPOCH (may be NULL). */
 static inline int64_t kit_claim_on(struct kit *k, int slot, bool other, int64_t *ret_epoch)
 {
-    struct claim_args a = {.slot = slot, .device = slot ? "cpu:1" : "cpu:0", .worker = "w", .launch = 1, .other_slot_able = other, .now_ms = k->now};
+    struct claim_args a = {
+        .slot = slot, .device = slot ? "cpu:1" : "cpu:0", .worker = "w", .launch = 1, .other_slot_able = other, .now_ms = k->now};
     struct claim_result r;
     WRITE_OK(k, queue_claim(k->q, &a, &r, &k->ch, &k->err));
     if (ret_epoch)
@@ -83,7 +91,14 @@ static inline int64_t kit_claim(struct kit *k, int64_t *ret_epoch) { return kit_
 
 static inline enum status kit_finish(struct kit *k, int64_t item, int64_t epoch, enum item_state outcome)
 {
-    struct finish_args a = {.item_id = item, .epoch = epoch, .outcome = outcome, .error_type = "node_failed", .error_message = "no", .session = "{\"id\":\"s\"}", .cost_ms = 7, .now_ms = k->now};
+    struct finish_args a = {.item_id = item,
+                            .epoch = epoch,
+                            .outcome = outcome,
+                            .error_type = "node_failed",
+                            .error_message = "no",
+                            .session = "{\"id\":\"s\"}",
+                            .cost_ms = 7,
+                            .now_ms = k->now};
     return WRITE(k, queue_finish(k->q, &a, &k->ch, &k->err));
 }
 

@@ -1,5 +1,5 @@
-/* The queue's costs: query plans of every statement, size of a big batch, and time per operation with a long history. Times are taken on the
- * thread's own CPU clock, with generous limits: they catch a lost index, not a slow machine. */
+/* The queue's costs: query plans of every statement, size of a big batch, and time per operation with a long history. Times are taken on
+ * the thread's own CPU clock, with generous limits: they catch a lost index, not a slow machine. */
 #include "queue_kit.h"
 #include <sys/stat.h>
 #include <time.h>
@@ -21,8 +21,9 @@ static int check_plan(sqlite3 *db, const struct sql_text *s)
     while (sqlite3_step(st) == SQLITE_ROW) {
         const char *line = (const char *)sqlite3_column_text(st, 3);
         bool constant = strstr(line, "CONSTANT ROW") || strcmp(line, "SCAN c") == 0 || strcmp(line, "SCAN n") == 0;
-        bool ready = strcmp(line, "SCAN items USING INDEX items_ready") == 0 || strcmp(line, "SCAN items USING COVERING INDEX items_ready") == 0 ||
-                     strcmp(line, "SCAN i USING INDEX items_ready") == 0;  /* in claim order, ended by LIMIT 1 */
+        bool ready = strcmp(line, "SCAN items USING INDEX items_ready") == 0 ||
+                     strcmp(line, "SCAN items USING COVERING INDEX items_ready") == 0 ||
+                     strcmp(line, "SCAN i USING INDEX items_ready") == 0; /* in claim order, ended by LIMIT 1 */
         if ((strstr(line, "SCAN") && !constant && !ready) || strstr(line, "TEMP B-TREE") || strstr(line, "AUTOMATIC")) {
             print_error("%s: %s\n", s->name, line);
             bad++;
@@ -111,8 +112,8 @@ static void deep_queue(void **state)
         batch_text_unref(r.batch);
     }
     qsort(took, ROUNDS, sizeof *took, by_value);
-    print_message("finish + claim + commit without sync, %lld ended, %lld pending: median %.0f us, p99 %.0f us of CPU\n", (long long)n, (long long)n / 10,
-                  took[ROUNDS / 2] * 1e3, took[ROUNDS * 99 / 100] * 1e3);
+    print_message("finish + claim + commit without sync, %lld ended, %lld pending: median %.0f us, p99 %.0f us of CPU\n", (long long)n,
+                  (long long)n / 10, took[ROUNDS / 2] * 1e3, took[ROUNDS * 99 / 100] * 1e3);
     assert_true(took[ROUNDS / 2] < 5);
     double start = cpu_ms();
     int64_t counts[ITEM_STATES];

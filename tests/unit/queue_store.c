@@ -1,15 +1,23 @@
 /* The store's threads: order, one transaction for what comes together, refusals apart from failures, and the end. */
+#include "common/clock.h"
 #include "queue_kit.h"
+#include "supervisor/queue/store.h"
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
-#include "common/clock.h"
-#include "supervisor/queue/store.h"
+#include <sys/mount.h>
+#include <sys/resource.h>
 
 enum { LIMIT_MS = 20000 };
 
 /* A loop in small: an eventfd that the store rings. */
-struct rig { struct kit k; struct store *s; int bell; int commits; };
+struct rig {
+    struct kit k;
+    struct store *s;
+    int bell;
+    int commits;
+};
 
 static void ring(void *arg)
 {
@@ -101,8 +109,8 @@ static enum status add_one(struct queue *q, struct store_op *base, struct error 
 static enum status add_and_wait(struct queue *q, struct store_op *base, struct error *err)
 {
     TRY(add_one(q, base, err));
-    pthread_barrier_wait(((struct op *)base)->gate);    /* the other operations are being submitted ... */
-    pthread_barrier_wait(((struct op *)base)->gate);    /* ... and are all there now */
+    pthread_barrier_wait(((struct op *)base)->gate); /* the other operations are being submitted ... */
+    pthread_barrier_wait(((struct op *)base)->gate); /* ... and are all there now */
     return ST_OK;
 }
 
@@ -135,8 +143,13 @@ static void batches(void **state)
     pthread_barrier_init(&gate, NULL, 2);
     memset(ops, 0, sizeof ops);
     for (int i = 0; i < N; i++)
-        ops[i] = (struct op){.base = {.run = i ? add_one : add_and_wait, .done = done}, .g = g, .number = i, .done = &n, .order = order,
-                             .refuse = i % 10 == 5 ? ST_BAD_ARGUMENT : ST_OK, .gate = &gate};
+        ops[i] = (struct op){.base = {.run = i ? add_one : add_and_wait, .done = done},
+                             .g = g,
+                             .number = i,
+                             .done = &n,
+                             .order = order,
+                             .refuse = i % 10 == 5 ? ST_BAD_ARGUMENT : ST_OK,
+                             .gate = &gate};
     store_submit(g->s, &ops[0].base);
     pthread_barrier_wait(&gate);
     for (int i = 1; i < N; i++)
@@ -170,7 +183,8 @@ static void broken(void **state)
 {
     struct rig *g = *state;
     int n = 0;
-    struct op a = {.base = {.run = break_commits, .done = done}, .g = g, .done = &n}, b = {.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+    struct op a = {.base = {.run = break_commits, .done = done}, .g = g, .done = &n},
+              b = {.base = {.run = add_one, .done = done}, .g = g, .done = &n};
     assert_false(store_broken(g->s, NULL));
     store_submit(g->s, &a.base);
     pump(g, &n, 1);
@@ -204,7 +218,8 @@ static void full(void **state)
 {
     struct rig *g = *state;
     int n = 0;
-    struct op a = {.base = {.run = fill_up, .done = done}, .g = g, .done = &n}, b = {.base = {.run = make_room, .done = done}, .g = g, .done = &n};
+    struct op a = {.base = {.run = fill_up, .done = done}, .g = g, .done = &n},
+              b = {.base = {.run = make_room, .done = done}, .g = g, .done = &n};
     store_submit(g->s, &a.base);
     pump(g, &n, 1);
     assert_int_equal(a.status, ST_DISK_FULL);
@@ -224,6 +239,90 @@ static enum status sit(struct queue *q, struct store_op *base, struct error *err
     return ST_OK;
 }
 
+static enum status add_many(struct queue *q, struct store_op *base, struct error *err)
+{
+    struct enqueue_args a = batch_of(&((struct op *)base)->g->k, 5000);
+    struct enqueue_result r;
+    return queue_enqueue(q, &a, &r, err);
+}
+
+/* A write that the system refuses (here: the limit on a file's size) breaks the store; what was committed before is there at the next
+ * start. */
+static void write_refused(void **state)
+{
+    struct rig *g = *state;
+    int n = 0;
+    struct op a = {.base = {.run = add_one, .done = done}, .g = g, .done = &n},
+              b = {.base = {.run = add_many, .done = done}, .g = g, .done = &n};
+    store_submit(g->s, &a.base);
+    pump(g, &n, 1);
+    assert_int_equal(a.status, ST_OK);
+    struct rlimit before, limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = before;
+    limit.rlim_cur = 300000;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    store_submit(g->s, &b.base);
+    pump(g, &n, 2);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, SIG_DFL);
+    assert_int_equal(b.status, ST_IO);
+    assert_true(store_broken(g->s, NULL));
+    stop(g);
+    kit_connect(&g->k);
+    assert_int_equal(kit_count(&g->k, ITEM_PENDING), 1);
+    kit_disconnect(&g->k);
+}
+
+/* The same as `full` with a real disk that is full: a small tmpfs, for which one must be root. */
+static void disk_full(void **state)
+{
+    (void)state;
+    struct rig *g = calloc(1, sizeof *g);
+    g->k = (struct kit){.dir = temp_dir(), .now = 1};
+    if (geteuid() != 0 || mount("tmpfs", g->k.dir, "tmpfs", 0, "size=2m") != 0) {
+        kit_close(&g->k);
+        free(g);
+        skip();
+    }
+    static char ballast[700000];
+    ballast[0] = 1;
+    FILE *f = fopen(write_text(g->k.dir, "ballast", ""), "w");
+    assert_int_equal(fwrite(ballast, 1, sizeof ballast, f), sizeof ballast);
+    assert_int_equal(fclose(f), 0);
+    g->bell = eventfd(0, EFD_CLOEXEC);
+    kit_connect(&g->k);
+    assert_ok(store_start(g->k.q, g->k.r, ring, g, &g->s, &g->k.err), g->k.err);
+    struct op op = {.base = {.run = add_many, .done = done}, .g = g};
+    int64_t added = 0;
+    for (op.status = ST_OK; op.status == ST_OK && added < 1000000; added += op.status == ST_OK ? 5000 : 0) {
+        int n = 0;
+        op.done = &n;
+        store_submit(g->s, &op.base);
+        pump(g, &n, 1);
+    }
+    assert_int_equal(op.status, ST_DISK_FULL);
+    assert_says(op.message, "free disk space");
+    assert_false(store_broken(g->s, NULL));
+    assert_int_equal(pending(g), added);
+    char path[300];
+    snprintf(path, sizeof path, "%s/ballast", g->k.dir);
+    assert_int_equal(unlink(path), 0);
+    int n = 0;
+    op.done = &n;
+    op.base.run = add_one;
+    store_submit(g->s, &op.base);
+    pump(g, &n, 1);
+    assert_int_equal(op.status, ST_OK);
+    assert_int_equal(pending(g), added + 1);
+    stop(g);
+    assert_int_equal(umount(g->k.dir), 0);
+    kit_close(&g->k);
+    close(g->bell);
+    free(g);
+}
+
 /* The watchdog's number moves while an operation does not come back, and reads go on meanwhile. */
 static void stuck(void **state)
 {
@@ -241,7 +340,7 @@ static void stuck(void **state)
     assert_int_equal(pending(g), 0);
     pthread_barrier_wait(&gate);
     pump(g, &n, 1);
-    while (store_stuck_ms(g->s) != 0)                   /* a checkpoint may run now */
+    while (store_stuck_ms(g->s) != 0) /* a checkpoint may run now */
         assert_true(clock_real_ms() < end);
     pthread_barrier_destroy(&gate);
 }
@@ -257,13 +356,13 @@ static void checkpoint_when_idle(void **state)
     pump(g, &n, 1);
     assert_ok(queue_db_path(g->k.dir, path, &g->k.err), g->k.err);
     int64_t end = clock_real_ms() + LIMIT_MS, rows = 0;
-    while (rows == 0) {                                 /* immutable: reads the database file alone, without the log */
+    while (rows == 0) { /* immutable: reads the database file alone, without the log */
         char uri[PATH_BYTES + 32];
         sqlite3 *db;
         snprintf(uri, sizeof uri, "file:%s?immutable=1", path);
         assert_int_equal(sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL), SQLITE_OK);
         if (sql_pragma_int(db, "SELECT count(*) FROM items", &rows, NULL) != ST_OK)
-            rows = 0;                                   /* read in the middle of a copy */
+            rows = 0; /* read in the middle of a copy */
         sqlite3_close(db);
         assert_true(clock_real_ms() < end);
     }
@@ -355,6 +454,8 @@ static void slots(void **state)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(batches), T(broken), T(full), T(stuck), T(checkpoint_when_idle), T(stop_finishes), T(slots)};
+    const struct CMUnitTest tests[] = {
+        T(batches),       T(broken), T(full), T(write_refused), cmocka_unit_test(disk_full), T(stuck), T(checkpoint_when_idle),
+        T(stop_finishes), T(slots)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

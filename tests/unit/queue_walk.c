@@ -14,7 +14,7 @@ struct model_item {
 struct walk {
     struct kit k;
     uint64_t rng;
-    struct model_item *m;       /* by item id; batch 0: never was or gone */
+    struct model_item *m; /* by item id; batch 0: never was or gone */
     int64_t last, batches;
     char batch_ids[2000][UUID_TEXT];
     long steps, moved[ITEM_STATES + 1][ITEM_STATES + 1];
@@ -80,7 +80,8 @@ static void step_enqueue(struct walk *w)
     assert_int_equal(r.priority, a.prepend ? top + 1 : 0);
     memcpy(w->batch_ids[++w->batches], r.batch_id, UUID_TEXT);
     for (int i = 0; i < a.count; i++)
-        w->m[++w->last] = (struct model_item){.batch = w->batches, .priority = r.priority, .max_attempts = a.max_attempts, .slot = -1, .avoid = -1};
+        w->m[++w->last] =
+            (struct model_item){.batch = w->batches, .priority = r.priority, .max_attempts = a.max_attempts, .slot = -1, .avoid = -1};
 }
 
 static void step_claim(struct walk *w)
@@ -227,7 +228,8 @@ static void step_retry(struct walk *w)
     if (!added)
         return;
     assert_int_equal(w->k.ch.v[0].item_id, w->last + 1);
-    w->m[++w->last] = (struct model_item){.batch = i->batch, .priority = i->priority, .max_attempts = i->max_attempts, .slot = -1, .avoid = -1};
+    w->m[++w->last] =
+        (struct model_item){.batch = i->batch, .priority = i->priority, .max_attempts = i->max_attempts, .slot = -1, .avoid = -1};
 }
 
 static bool anything(const struct model_item *i) { return i->batch; }
@@ -322,15 +324,24 @@ static void step(struct walk *w)
 {
     w->k.now += dice(w, 100);
     uint32_t d = dice(w, 200);
-    if (d < 30) step_enqueue(w);
-    else if (d < 95) step_claim(w);
-    else if (d < 135) step_finish(w);
-    else if (d < 155) step_ended(w);
-    else if (d < 170) step_cancel(w);
-    else if (d < 174) step_cancel_many(w);
-    else if (d < 185) step_retry(w);
-    else if (d < 197) step_delete(w);
-    else step_crash(w);
+    if (d < 30)
+        step_enqueue(w);
+    else if (d < 95)
+        step_claim(w);
+    else if (d < 135)
+        step_finish(w);
+    else if (d < 155)
+        step_ended(w);
+    else if (d < 170)
+        step_cancel(w);
+    else if (d < 174)
+        step_cancel_many(w);
+    else if (d < 185)
+        step_retry(w);
+    else if (d < 197)
+        step_delete(w);
+    else
+        step_crash(w);
     w->steps++;
 }
 
@@ -352,8 +363,9 @@ static void walk(void **state)
     assert_ok(sql_pragma_int(w->k.q->sql.db, "SELECT count(*) FROM pragma_foreign_key_check", &broken, &w->k.err), w->k.err);
     assert_int_equal(broken, 0);
     static const enum item_state seen[][2] = {
-        {ITEM_PENDING, ITEM_IN_PROGRESS}, {ITEM_PENDING, ITEM_CANCELED}, {ITEM_IN_PROGRESS, ITEM_COMPLETED}, {ITEM_IN_PROGRESS, ITEM_FAILED},
-        {ITEM_IN_PROGRESS, ITEM_HELD}, {ITEM_IN_PROGRESS, ITEM_CANCELED}, {ITEM_IN_PROGRESS, ITEM_CANCELING}, {ITEM_IN_PROGRESS, ITEM_PENDING}, {ITEM_CANCELING, ITEM_CANCELED}};
+        {ITEM_PENDING, ITEM_IN_PROGRESS},   {ITEM_PENDING, ITEM_CANCELED},    {ITEM_IN_PROGRESS, ITEM_COMPLETED},
+        {ITEM_IN_PROGRESS, ITEM_FAILED},    {ITEM_IN_PROGRESS, ITEM_HELD},    {ITEM_IN_PROGRESS, ITEM_CANCELED},
+        {ITEM_IN_PROGRESS, ITEM_CANCELING}, {ITEM_IN_PROGRESS, ITEM_PENDING}, {ITEM_CANCELING, ITEM_CANCELED}};
     for (size_t i = 0; !seed && i < sizeof seen / sizeof *seen; i++)
         if (!w->moved[seen[i][0]][seen[i][1]])
             fail_msg("the walk never went from %s to %s", item_state_name(seen[i][0]), item_state_name(seen[i][1]));

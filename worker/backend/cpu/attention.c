@@ -139,8 +139,10 @@ static void query_task(void *arg, int task)
             mask = masked;
         }
         for (int i = 0; i < count; i++) {
-            size_t seen = d->attention.causal && (size_t)(first + i) + 1 < from + keys ? (size_t)(first + i) + 1 - min_size(from, (size_t)(first + i) + 1) : keys;
-            rescale(&h, &b, i, r->b->k->softmax(b.scores + (size_t)i * KEYS, seen, keys, d->attention.scale, mask, &b.max[i], &b.sum[i]));
+            size_t visible = (size_t)(first + i) + 1 > from ? (size_t)(first + i) + 1 - from : 0, seen = d->attention.causal ? min_size(visible, keys) : keys;
+            float factor = r->b->k->softmax(b.scores + (size_t)i * KEYS, seen, keys, d->attention.scale, mask, &b.max[i], &b.sum[i]);
+            if (from > 0)
+                rescale(&h, &b, i, factor);
         }
         add_values(&h, &b, count, from, keys);
     }

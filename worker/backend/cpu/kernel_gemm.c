@@ -139,6 +139,7 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
     }
     float top = v_highest(high), before = *max;
     top = top > before ? top : before;
+    *max = top;
     if (top == -__builtin_inff())
         top = 0;                                   /* every key so far is hidden: exp(-inf - 0) = 0 */
     vf total = {0};
@@ -155,7 +156,6 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
     for (size_t j = count; j < padded; j++)
         s[j] = 0;
     float factor = v_exp(v_splat(before - top))[0];
-    *max = top;
     *sum = *sum * factor + v_sum(total);
     return factor;
 }
