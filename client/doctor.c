@@ -147,7 +147,7 @@ static void check_answers(json_t *list, galley_client *c)
     if (json_flag(st, "ready", false))
         finding(list, "node", "ok", NULL, "a node runs on %s: galleyd %s, pid %lld, ready", galley_url(c), json_str(node, "version", "?"), json_int(node, "pid", 0));
     else
-        finding(list, "node", "problem", "see the reason; 'galley status' shows more", "a node runs on %s but is not ready: %s", galley_url(c),
+        finding(list, "node", json_flag(node, "paused", false) ? "note" : "problem", "see the reason; 'galley status' shows more", "a node runs on %s but is not ready: %s", galley_url(c),
                 json_str(st, "reason", "no reason given"));
     json_array_foreach(json_object_get(st, "workers"), i, w) {
         const char *reason = json_str(w, "reason", "");

@@ -184,10 +184,11 @@ static enum status ask_batch(struct follow *f, struct error *err)
 static enum status ask_each(struct follow *f, struct error *err)
 {
     for (size_t i = 0; i < f->n; i++) {
-        AUTO_JSON *row = NULL;
+        AUTO_JSON *answer = NULL;
         if (f->items[i].status[0])
             continue;
-        enum status s = node_call_within(f->client, ASK_LIMIT_MS, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &row, err);
+        enum status s = node_call_within(f->client, ASK_LIMIT_MS, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &answer, err);
+        const json_t *row = s == ST_OK ? json_object_get(answer, "item") : NULL;
         if (s == ST_NOT_FOUND)
             end_item(f, f->items[i].item_id, "deleted", NULL);
         else if (s != ST_OK)
@@ -359,10 +360,7 @@ static enum status step(struct follow *f, struct error *err)
 
 enum status follow_items_done(struct follow *f, struct error *err)
 {
-    enum status s = ask_node(f, err);       /* some may have ended before they were followed */
-    if (s != ST_OK && s != ST_UNREACHABLE && s != ST_TIMEOUT)
-        return s;
-    while (f->n_open)
+    while (f->n_open)       /* the feed begins with a resync: what has ended before is asked for */
         TRY(step(f, err));
     draw(f, true);
     return ST_OK;
@@ -371,7 +369,6 @@ enum status follow_items_done(struct follow *f, struct error *err)
 enum status follow_everything(struct follow *f, bool forever, struct error *err)
 {
     f->everything = true;
-    TRY(ask_node(f, err));
     while (forever || f->busy)
         TRY(step(f, err));
     draw(f, true);

@@ -159,6 +159,8 @@ enum status job_run(struct job *j, json_t *args, struct error *err)
         s = follow_items_done(f, err);
     if (s == ST_CANCELED)
         cancel_all(j);
+    if (s == ST_UNREACHABLE && j->private_node)
+        s = private_node_death(j->private_node, err);
     if (s == ST_OK)
         s = verdict(j, f, err);
     follow_free(f);

@@ -140,6 +140,13 @@ static enum status fail_with_log(const struct private_node *p, int exit_code, st
     return FAIL(err, IO, "the private node ended at its start (%d): %.600s; 'galley doctor' looks for causes", exit_code, words[0] ? words : "it said nothing");
 }
 
+enum status private_node_death(const struct private_node *p, struct error *err)
+{
+    char words[LOG_TAIL + 1];
+    last_words(p, words);
+    return FAIL(err, UNREACHABLE, "the private node is gone in the middle of the job; its last words: %.500s", words[0] ? words : "none");
+}
+
 static int reap(pid_t pid)
 {
     int status = 0;

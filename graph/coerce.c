@@ -257,8 +257,13 @@ static enum status coerce_enum(struct coercion *c, const struct node_field *rule
     const char *s = json_string_value(value);
     if (!s || !is_choice(rule->choices, s))
         return refuse_choice(c, rule, value);
-    if (rule->available && !is_choice(rule->available, s))
-        return FAIL(c->err, NOT_AVAILABLE, "field '%s': '%s' is not available in this build; available: %s", c->field, s, rule->available);
+    if (rule->available && !is_choice(rule->available, s)) {
+        char names[400];
+        snprintf(names, sizeof names, "%s", rule->available);
+        for (char *bar = names; (bar = strchr(bar, '|'));)
+            *bar = ' ';
+        return FAIL(c->err, NOT_AVAILABLE, "field '%s': '%s' is not available in this build; available: %s", c->field, s, names);
+    }
     *ret = json_incref((json_t *)value);
     return ST_OK;
 }

@@ -5,7 +5,7 @@
 #include "common/clock.h"
 #include "supervisor/slot.h"
 
-enum { MAX_FIELDS = 12 };
+enum { MAX_FIELDS = 8 };
 
 static json_t *invocation(const char *id, const char *type)
 {
@@ -18,7 +18,8 @@ static void send(struct slot *s, const char *event, const char *id, const char *
     json_t *inv = invocation(id, type);
     fields[0] = EV_J("invocation", inv);
     fields[1] = EV_S("invocation_source_id", source);
-    memcpy(fields + 2, more, n * sizeof *more);
+    if (n)
+        memcpy(fields + 2, more, n * sizeof *more);
     relay_item_event(s->pool->sup->relay, s->work.item, s->work.attempt, s->device.name, event, fields, n + 2, false);
     json_decref(inv);
 }
@@ -28,7 +29,6 @@ static void send_progress(struct slot *s)
     struct progress *p = &s->progress;
     const struct ev_field more[] = {
         EV_S("phase", p->phase), EV_S("message", p->message), EV_I("step", p->step), EV_I("total", p->total),
-        p->total ? EV_D("percentage", (double)p->step / (double)p->total) : (struct ev_field){.kind = EV_SKIP},
     };
     send(s, "invocation_progress", p->invocation, p->source, p->type, more, sizeof more / sizeof more[0]);
     p->waits = false;
@@ -89,6 +89,8 @@ void progress_progress(struct slot *s, const struct link_PROGRESS *m)
     p->waits = true;
     if (m->total)
         note_rate(s, m->step);
+    else if (new_phase)
+        p->sent_ms = clock_ms();    /* a phase without steps is told of only if it lasts */
     snprintf(s->phase, sizeof s->phase, "%s", p->phase);
     progress_flush(s, m->total && m->step == m->total);
     if (p->waits)

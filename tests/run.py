@@ -145,13 +145,25 @@ def runner(tally, name, preset, limit_s, *arguments):
     suite(tally, name, [os.path.join(build_dir(preset), "bin", arguments[0]), *arguments[1:]], limit_s, environment(preset))
 
 
+def farm(tally, name, preset, limit_s, *arguments):
+    python_suite(tally, name, "farm/run.py", preset, limit_s, "--bin", os.path.join(build_dir(preset), "bin"), *arguments)
+
+
+def long_farm_tests():
+    """Names of the farm tests that the plain suite leaves out."""
+    def names(*arguments):
+        return subprocess.run([sys.executable, "-B", os.path.join(HERE, "farm/run.py"), "--list", *arguments], capture_output=True, text=True, check=True).stdout.split()
+    short = set(names("--short"))
+    return [n for n in names() if n not in short]
+
+
 def plain(tally):
     ctest(tally, "unit and ops", "release", 400, "-LE", "^(golden|cases)$")
     python_suite(tally, "lint", "lint/run.py", "release", 60)
     python_suite(tally, "front door", "door/run.py", "release", 120)
     runner(tally, "cases", "release", 120, "galley-cases", os.path.join(HERE, "cases/data"))
     runner(tally, "golden", "release", 300, "galley-golden", os.path.join(HERE, "golden/data"))
-    python_suite(tally, "farm", "farm/run.py", "release", 300)
+    farm(tally, "farm", "release", 360, "--short")
     if os.path.exists(os.path.join(HERE, "docs/run.py")):
         python_suite(tally, "docs", "docs/run.py", "release", 120)
 
@@ -174,7 +186,7 @@ def sanitized(tally, preset):
         return
     ctest(tally, "unit, %s" % preset, preset, 600, "-LE", "^(golden|cases|ops)$")
     runner(tally, "cases, %s" % preset, preset, 300, "galley-cases", os.path.join(HERE, "cases/data"))
-    python_suite(tally, "farm, %s" % preset, "farm/run.py", preset, 600)
+    farm(tally, "farm, %s" % preset, preset, 900, "--short")
 
 
 def fuzz(tally, seconds=15):
@@ -238,7 +250,9 @@ def main(arguments):
         plain(tally)
         record(tally)
     if arguments:
-        python_suite(tally, "long faults", "farm/run.py", "release", 900, "--long")
+        names = long_farm_tests()
+        if names:
+            farm(tally, "long faults", "release", 900, *names)
         for preset in ("asan", "tsan"):
             sanitized(tally, preset)
         fuzz(tally)

@@ -49,8 +49,8 @@ NODISCARD enum status queue_open(const char *dir, bool synchronous, struct queue
 void queue_close(struct queue *q); /* accepts NULL; rolls back what is open; close readers first */
 /* queue_begin opens a transaction; there is one at a time. */
 NODISCARD enum status queue_begin(struct queue *q, struct error *err);
-/* queue_commit: on any failure everything since queue_begin is rolled back. DISK_FULL: go on; IO: nothing more may be acknowledged, exit.
- */
+/* queue_commit: on any failure everything since queue_begin is rolled back. DISK_FULL: go on; IO: nothing more may be
+ * acknowledged, exit. */
 NODISCARD enum status queue_commit(struct queue *q, struct error *err);
 void queue_rollback(struct queue *q); /* allowed when nothing is open */
 /* queue_mark / queue_release / queue_revert: a savepoint inside the transaction (the store puts one around each operation). */
@@ -168,7 +168,7 @@ struct finish_args {
  * change tells what became of it: an item that is canceling ends as canceled whatever the outcome, and its images are not recorded. */
 NODISCARD enum status queue_finish(struct queue *q, const struct finish_args *a, struct change_list *changes, struct error *err);
 
-/* Why an attempt ended without a finish. Columns: does the attempt count, does a death count. */
+/* Why an attempt ended without a finish. What each means for the item is one table in claim.c. */
 enum attempt_end { END_CRASH, END_HANG, END_DRAIN, END_STOP, END_SUPERVISOR_CRASH, END_OUT_OF_MEMORY, END_DEVICE_LOST };
 /* queue_attempt_ended requeues (not before NOW_MS + BACKOFF_MS where the item is to blame) or ends the item by the table "Retry and blame":
  * failed `poison` at QUEUE_DEATHS_MAX deaths, failed with REASON when the counted attempts are used up, failed `out_of_memory` at the
@@ -183,8 +183,8 @@ NODISCARD enum status queue_fail_pending(struct queue *q, int64_t item_id, const
  * change. ATTEMPT >= 0: BAD_STATE unless it is the current one. NOT_FOUND. */
 NODISCARD enum status queue_cancel(struct queue *q, int64_t item_id, int attempt, int64_t now_ms, struct change_list *changes,
                                    struct error *err);
-/* queue_cancel_batches cancels what is not ended of the batches (unknown ids are skipped); queue_cancel_pending all pending and held items.
- */
+/* queue_cancel_batches cancels what is not ended of the batches (unknown ids are skipped); queue_cancel_pending all pending and held
+ * items. */
 NODISCARD enum status queue_cancel_batches(struct queue *q, const char *const *batch_ids, size_t n, int64_t now_ms,
                                            struct change_list *changes, struct error *err);
 NODISCARD enum status queue_cancel_pending(struct queue *q, int64_t now_ms, struct change_list *changes, struct error *err);
@@ -248,8 +248,8 @@ struct item_page {
     struct item_row *rows;
     int n;
     bool more;
-    struct arena *arena;
-}; /* strings live as long as the page */
+    struct arena *arena; /* holds the rows and their texts */
+};
 void item_page_fini(struct item_page *p);
 struct item_filter {
     int64_t after;      /* item ids above this (the cursor) */
@@ -262,8 +262,8 @@ NODISCARD enum status queue_reader_open(const char *dir, struct queue_reader **r
 void queue_reader_close(struct queue_reader *r);
 /* reader_items: ascending by item id. BAD_ARGUMENT: unknown status. */
 NODISCARD enum status reader_items(struct queue_reader *r, const struct item_filter *f, struct item_page *ret, struct error *err);
-/* reader_item: one row, and its texts: graph, workflow, data of the batch and the finished session (NULL while there is none). NOT_FOUND.
- */
+/* reader_item: one row, and its texts: graph, workflow, data of the batch and the finished session (NULL while there is none).
+ * NOT_FOUND. */
 struct item_detail {
     struct item_page page;
     struct batch_text *batch;

@@ -76,7 +76,7 @@ class Node:
         if self.process.poll() is not None:
             raise AssertionError("galleyd ended with %d:\n%s" % (self.process.returncode, self.tail()))
         try:
-            return self.call("status", limit=2)["ready"] or not ready
+            return self.call("status", within=2)["ready"] or not ready
         except (sp.Gone, sp.Silent):
             return False
 
@@ -130,8 +130,9 @@ class Node:
         with sp.Req(self.path(), limit * SLOW) as r:
             return r.ask(body, limit * SLOW)
 
-    def call(self, op, limit=10.0, **args):
-        reply = msgpack.unpack(self.raw(msgpack.pack({"op": op, "args": args}), limit))
+    def call(self, op, within=10.0, **args):
+        """The result of OP. WITHIN: seconds until the reply must have come."""
+        reply = msgpack.unpack(self.raw(msgpack.pack({"op": op, "args": args}), within))
         if not reply["ok"]:
             raise Refused(op, reply["error"])
         return reply["result"]
@@ -151,12 +152,12 @@ class Node:
         body = dict({"graph": graph, "runs": runs}, **(batch or {}))
         if data is not None:
             body["data"] = data
-        return self.call("enqueue", limit=limit, batch=body, **args)["item_ids"][::-1]
+        return self.call("enqueue", within=limit, batch=body, **args)["item_ids"][::-1]
 
     def items(self, **filters):
         rows, cursor = [], 0
         while cursor is not None:
-            page = self.call("items", limit=30, **dict(filters, **({"cursor": cursor} if cursor else {})))
+            page = self.call("items", within=30, **dict({"limit": 1000}, **filters, **({"cursor": cursor} if cursor else {})))
             rows += page["items"]
             cursor = page["cursor"]
         return rows

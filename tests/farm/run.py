@@ -126,7 +126,7 @@ def main():
     load()
     if args.one:
         sys.exit(run_here(args.one))
-    chosen = [n for n in TESTS if (not args.names or any(n == x or n.startswith(x) for x in args.names)) and (TESTS[n].short or not args.short)]
+    chosen = [n for n in TESTS if (not args.names or any(n == x or (x not in TESTS and n.startswith(x)) for x in args.names)) and (TESTS[n].short or not args.short)]
     if args.list or not chosen:
         print("\n".join(chosen))
         sys.exit(0 if chosen else "no test has such a name")

@@ -42,8 +42,7 @@ class Connection:
 
     def take(self, n, end):
         while len(self.buffer) < n:
-            left = end - time.monotonic()
-            if left <= 0 or not select.select([self.socket], [], [], left)[0]:
+            if not select.select([self.socket], [], [], max(0, end - time.monotonic()))[0]:
                 raise Silent("no bytes")
             try:
                 chunk = self.socket.recv(1 << 20)

@@ -124,13 +124,25 @@ def only_proto_uses_nng_and_only_calls_that_both_versions_have():
 
 
 def tests_wait_for_events_not_for_time():
-    forbidden = re.compile(r"\b(usleep|nanosleep|clock_nanosleep)\s*\(|\btime\.sleep\b|(?<![-\w\"'`.])sleep\s*\(?\s*[0-9.]")
+    """A pause of at most 50 ms between two looks is a poll, and a minute or more is a hang on purpose; what lies between is a guess at
+    how long something takes."""
+    c_pause = re.compile(r"\busleep\s*\(\s*(\w*)")
+    python_pause = re.compile(r"\btime\.sleep\s*\(\s*([\w.]*)")
+    shell_pause = re.compile(r"(?<![-\w\"'`.])sleep\s+([0-9.]+)")
     for name in code(".c", ".h", ".py", ".sh", under=["tests"]):
         if name.startswith("tests/lint/"):
             continue
         for number, line in enumerate(lines(name), 1):
-            if forbidden.search(line):
-                yield "%s:%d: a fixed sleep: wait for the event with a limit" % (name, number)
+            for pattern, unit_s in ((c_pause, 1e-6), (python_pause, 1), (shell_pause, 1)):
+                match = pattern.search(line)
+                if not match:
+                    continue
+                try:
+                    pause_s = float(match.group(1)) * unit_s
+                except ValueError:
+                    pause_s = 0
+                if 0.05 < pause_s < 60:
+                    yield "%s:%d: a fixed sleep of %g s: wait for the event with a limit" % (name, number, pause_s)
 
 
 def no_leftovers_and_nothing_outside_the_tree():

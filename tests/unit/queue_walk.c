@@ -353,7 +353,7 @@ static void walk(void **state)
     w->rng = seed ? strtoull(seed, NULL, 10) : 20260131;
     w->m = calloc(MODEL_MAX, sizeof *w->m);
     kit_open(&w->k);
-    for (long n = steps ? atol(steps) : 6000; n > 0 && w->last < MODEL_MAX - 100; n--) {
+    for (long n = steps ? atol(steps) : 4000; n > 0 && w->last < MODEL_MAX - 100; n--) {
         step(w);
         if (n % 200 == 0)
             compare(w);

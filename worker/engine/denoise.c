@@ -189,7 +189,7 @@ static void fill_row(const struct job *j, int call, float *row)
 {
     const struct sampler_call *c = &j->sampler->calls[call];
     row[COEF_INPUT * COEF_SLOT] = (float)c->input_scale;
-    row[COEF_GUIDANCE * COEF_SLOT] = (float)j->args->cfg_scale[j->args->n_cfg_scale > 1 ? call : 0];
+    row[COEF_GUIDANCE * COEF_SLOT] = (float)j->args->cfg_scale[j->args->n_cfg_scale > 1 ? c->step - 1 : 0];
     row[COEF_GUIDANCE * COEF_SLOT + 1] = (float)j->args->cfg_rescale;
     for (int u = 0; u < c->n_updates; u++)
         for (int i = 0; i < c->updates[u].n; i++)

@@ -199,12 +199,13 @@ static enum status build_blend(const struct members *m, struct prompt **p, struc
 static enum status build_single(struct reader *r, struct prompt **p, struct error *err)
 {
     struct pieces pieces = { 0 };
+    struct piece empty = { "", 0, 1, NULL };
     size_t at = 0;
     bool blank = at_end(r, 0);
     read_prompt(r, &at, &pieces);
     TRY(new_prompt(pieces.first || blank ? 1 : 0, 1, p, err));
     if (blank)
-        pieces.first = &(struct piece){ "", 0, 1, NULL };
+        pieces.first = &empty;
     return (*p)->n ? add_part(&(*p)->blends[0], pieces, 1, err) : ST_OK;
 }
 
@@ -225,13 +226,15 @@ static enum status build(struct reader *r, struct members *m, struct prompt **p,
     return build_blend(m, p, err);
 }
 
-/* A comma is followed by a blank from here on. */
+/* A blank is put after a comma that has none; of two commas in a row only after the first. */
 static void put_spaced(struct buf *b, const char *text)
 {
     for (; *text; text++) {
         buf_putc(b, *text);
-        if (*text == ',' && text[1] && !strchr(" \t\n\v\f\r", text[1]))
+        if (*text == ',' && text[1] && !strchr(" \t\n\v\f\r", text[1])) {
             buf_putc(b, ' ');
+            buf_putc(b, *++text);
+        }
     }
 }
 

@@ -1,0 +1,10 @@
+# The conformance suite of the backends. Sweeps are for optimised builds: the reference takes minutes without.
+if(NOT GALLEY_FUZZ)
+  galley_sources(ops_sources main.c cases.c fixture.c)
+  add_executable(galley-ops ${ops_sources})
+  target_link_libraries(galley-ops PRIVATE galley_backend)
+  set_target_properties(galley-ops PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  galley_test(ops_cpu 120 galley-ops)
+  galley_test(ops_cpu_plain 120 galley-ops)
+  set_property(TEST ops_cpu_plain APPEND PROPERTY ENVIRONMENT GALLEY_CPU_ISA=plain)
+endif()

@@ -1,0 +1,7 @@
+foreach(module nodes checks batch values)
+  galley_unit(unit_graph_${module} SOURCES graph_${module}.c LIBS galley_graph galley_common PkgConfig::JANSSON)
+endforeach()
+foreach(module executor ui)
+  galley_unit(unit_graph_${module} SOURCES graph_${module}.c LIBS galley_nodes galley_graph galley_common PkgConfig::JANSSON)
+endforeach()
+galley_unit(unit_graph_schedulers SOURCES graph_schedulers.c LIBS galley_engine galley_common)
