@@ -32,8 +32,10 @@ struct follow {
     galley_item *shown;
     size_t n_shown, shown_room;
     struct painter painter;
+    int columns, rows;              /* of the terminal when it was last drawn on */
     char note[160], last_line[512];
     bool terminal, everything, dirty, busy;
+    bool note_is_of_waiting;        /* and goes once something of ours runs */
     int64_t began_ms, drawn_ms, heard_ms, asked_ms, lost_ms;      /* lost_ms -1: the node is there */
 };
 
@@ -212,11 +214,12 @@ static enum status ask_node(struct follow *f, struct error *err)
     long long pending = json_int(queue, "pending", 0), running = json_int(queue, "in_progress", 0) + json_int(queue, "waiting", 0);
     f->busy = pending + running > 0;
     f->note[0] = 0;
+    f->note_is_of_waiting = false;
     if (json_flag(node, "paused", false))
         snprintf(f->note, sizeof f->note, "the queue is paused: 'galley queue resume' lets it go on (%lld pending)", pending);
     else if (!json_flag(status, "ready", true) && clock_ms() - f->began_ms >= ASK_MS)      /* a worker may be starting */
         snprintf(f->note, sizeof f->note, "the node is not ready: %s", json_str(status, "reason", "no reason given"));
-    else if (f->n_shown == 0 && f->busy)
+    else if ((f->note_is_of_waiting = f->n_shown == 0 && f->busy))
         snprintf(f->note, sizeof f->note, "waiting: %lld pending, %lld running on the node", pending, running);
     f->dirty = true;
     return ST_OK;
@@ -238,13 +241,15 @@ static void choose_shown(struct follow *f)
     for (size_t i = 0; i < n; i++)
         if (f->everything || find(f, items[i].item_id))
             f->shown[f->n_shown++] = items[i];
+    if (f->n_shown && f->note_is_of_waiting)
+        f->note[0] = 0;
 }
 
 static void draw_terminal(struct follow *f, bool last)
 {
     AUTO_BUF lines = BUF_INIT;
-    int columns, rows;
-    terminal_size(STDERR_FILENO, &columns, &rows);
+    terminal_size(STDERR_FILENO, &f->columns, &f->rows);
+    const int columns = f->columns, rows = f->rows;
     struct progress_view v = {f->shown, f->n_shown, f->note[0] ? f->note : NULL, columns, rows - 1, terminal_color(STDERR_FILENO), terminal_utf8()};
     if (!last) {
         if (f->options.tiles)
@@ -270,10 +275,20 @@ static void draw_line(struct follow *f)
     snprintf(f->last_line, sizeof f->last_line, "%s", line.data);
 }
 
+/* due is true if a frame would differ from what stands there, and the last one is old enough. */
+static bool due(const struct follow *f, int64_t now)
+{
+    int columns, rows;
+    if (!f->terminal)
+        return now - f->drawn_ms >= LINE_MS;
+    terminal_size(STDERR_FILENO, &columns, &rows);
+    return now - f->drawn_ms >= FRAME_MS && (f->dirty || columns != f->columns || rows != f->rows);
+}
+
 static void draw(struct follow *f, bool last)
 {
     int64_t now = clock_ms();
-    if (f->options.quiet || (last && !f->painter.n) || (!last && now - f->drawn_ms < (f->terminal ? FRAME_MS : LINE_MS)))
+    if (f->options.quiet || (last ? !f->painter.n : !due(f, now)))
         return;
     if (!last)
         choose_shown(f);

@@ -119,16 +119,17 @@ static enum status enqueue(struct job *j, json_t *args, struct follow *f, struct
     return s;
 }
 
-/* cancel_all takes the interrupted job off the node; a private one is about to end anyway. */
-static void cancel_all(struct job *j)
+/* cancel_all takes the interrupted job off the node and tells so; a private one is about to end anyway. */
+static enum status cancel_all(struct job *j, struct error *err)
 {
-    struct error ignored;
+    struct error fault;
     AUTO_JSON *answer = NULL;
     const char *batch_id = json_str(j->result, "batch_id", NULL);
     if (j->private_node || !batch_id)
-        return;
-    if (node_call_within(j->client, CANCEL_LIMIT_MS, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &ignored) != ST_OK)
-        report(&ignored);
+        return FAIL(err, CANCELED, "interrupted");
+    if (node_call_within(j->client, CANCEL_LIMIT_MS, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &fault) == ST_OK)
+        return FAIL(err, CANCELED, "interrupted: the job is canceled");
+    return FAIL(err, CANCELED, "interrupted, and the job could not be canceled ('galley queue cancel --batch %s' tries again): %.500s", batch_id, fault.message);
 }
 
 static enum status verdict(const struct job *j, const struct follow *f, struct error *err)
@@ -158,7 +159,7 @@ enum status job_run(struct job *j, json_t *args, struct error *err)
     if (s == ST_OK)
         s = follow_items_done(f, err);
     if (s == ST_CANCELED)
-        cancel_all(j);
+        s = cancel_all(j, err);
     if (s == ST_UNREACHABLE && j->private_node)
         s = private_node_death(j->private_node, err);
     if (s == ST_OK)

@@ -5,7 +5,7 @@
 
 #include "client/terminal.h"
 
-enum { BAR_MAX = 24, BAR_MIN = 5, TEXT_BYTES = 320 };
+enum { BAR_MAX = 24, BAR_SHORT = 8, BAR_MIN = 5, MESSAGE_WISH = 14, TEXT_BYTES = 320 };
 
 static void rate_text(const galley_item *it, char *ret, size_t size)
 {
@@ -48,7 +48,13 @@ static void put_bar(const struct progress_view *v, const galley_item *it, int wi
     buf_puts(out, v->utf8 ? " " : "] ");
 }
 
-/* put_item writes "ID DEVICE BAR STEP/TOTAL SPEED ETA PHASE MESSAGE": the message is cut first, then the bar goes, then the line is cut. */
+/* doing returns what the item does: the worker's own words, else the phase. */
+static const char *doing(const galley_item *it)
+{
+    return it->message[0] ? it->message : it->phase;
+}
+
+/* put_item writes "ID DEVICE BAR STEP/TOTAL SPEED ETA MESSAGE": the message is cut first, then the bar goes, then the line is cut. */
 static void put_item(const struct progress_view *v, const galley_item *it, struct buf *out)
 {
     char left[96], facts[TEXT_BYTES], rate[32], eta[32], steps[48] = "";
@@ -58,14 +64,13 @@ static void put_item(const struct progress_view *v, const galley_item *it, struc
     if (it->total > 0)
         snprintf(steps, sizeof steps, "%lld/%lld", (long long)it->step, (long long)it->total);
     snprintf(left, sizeof left, "%5lld %-8s ", (long long)it->item_id, it->device);
-    snprintf(facts, sizeof facts, "%-7s %-9s %-9s %s", steps, rate, eta, it->phase);
+    snprintf(facts, sizeof facts, "%-7s %-9s %-8s", steps, rate, eta);
     int used = text_width(left, strlen(left)) + text_width(facts, strlen(facts)), brackets = v->utf8 ? 1 : 3;
-    int bar = room - used - brackets;
-    if (bar > BAR_MAX)
-        bar = BAR_MAX;
+    int spare = room - used - brackets, bar = spare - MESSAGE_WISH;
+    bar = bar > BAR_MAX ? BAR_MAX : bar >= BAR_SHORT ? bar : spare < BAR_SHORT ? spare : BAR_SHORT;
     if (bar < BAR_MIN) {
         AUTO_BUF line = BUF_INIT;
-        buf_printf(&line, "%s%s", left, facts);
+        buf_printf(&line, "%s%s %s", left, facts, doing(it));
         text_put(out, line.data ? line.data : "", room);
         buf_putc(out, '\n');
         return;
@@ -73,10 +78,10 @@ static void put_item(const struct progress_view *v, const galley_item *it, struc
     text_put(out, left, -1);
     put_bar(v, it, bar, out);
     text_put(out, facts, -1);
-    int rest = room - used - brackets - bar - 2;
-    if (it->message[0] && strcmp(it->message, it->phase) != 0 && rest >= 6) {
-        buf_puts(out, ": ");
-        text_put(out, it->message, rest);
+    int rest = room - used - brackets - bar - 1;
+    if (rest > 0) {
+        buf_putc(out, ' ');
+        text_put(out, doing(it), rest);
     }
     buf_putc(out, '\n');
 }
@@ -107,7 +112,7 @@ void progress_line(const struct progress_view *v, struct buf *out)
         char rate[32], eta[32], text[TEXT_BYTES];
         rate_text(it, rate, sizeof rate);
         eta_text(it, eta, sizeof eta);
-        int used = snprintf(text, sizeof text, "%sitem %lld on %s: %s", i ? "; " : "", (long long)it->item_id, it->device, it->phase);
+        int used = snprintf(text, sizeof text, "%sitem %lld on %s: %s", i ? "; " : "", (long long)it->item_id, it->device, doing(it));
         if (it->total > 0)
             used += snprintf(text + used, sizeof text - (size_t)used, " %lld/%lld", (long long)it->step, (long long)it->total);
         snprintf(text + used, sizeof text - (size_t)used, "%s%s%s%s", rate[0] ? ", " : "", rate, eta[0] ? ", " : "", eta);

@@ -13,7 +13,7 @@ struct progress_view {
     bool color, utf8;
 };
 
-/* progress_bars appends one line an item (id, device, bar, step, speed, time left, phase, message); items that do not fit are counted in the last line. */
+/* progress_bars appends one line an item (id, device, bar, step, speed, time left, message); items that do not fit are counted in the last line. */
 void progress_bars(const struct progress_view *v, struct buf *out);
 /* progress_line appends one line that sums the items up, for what is no terminal. */
 void progress_line(const struct progress_view *v, struct buf *out);

@@ -361,7 +361,15 @@ void pool_frame_finish(struct slot *s, const struct link_FINISH *m)
 
 /* ---- an attempt that ended without a finish */
 
-struct ended_op { struct store_op op; struct pool *pool; int64_t item, epoch; enum attempt_end why; char reason[400]; struct change_list changes; };
+struct ended_op {
+    struct store_op op;
+    struct ended_op *next;           /* while it waits for the store to take writes again */
+    struct pool *pool;
+    int64_t item, epoch;
+    enum attempt_end why;
+    char reason[400];
+    struct change_list changes;
+};
 
 static enum status run_ended(struct queue *q, struct store_op *op, struct error *err)
 {
@@ -373,10 +381,17 @@ static enum status run_ended(struct queue *q, struct store_op *op, struct error 
 static void ended_done(struct store_op *op, enum status st, const struct error *err)
 {
     struct ended_op *e = (struct ended_op *)op;
-    if (st != ST_OK)
-        LOGE("end of an attempt not recorded; the next start recovers the item", "item=%lld error=%s", (long long)e->item, err->message);
-    else
+    if (st != ST_OK && !(e->pool->stopping && e->pool->sup->state == RUN_STOPPING)) {
+        LOGE("end of an attempt not recorded, to be tried again", "item=%lld error=\"%s\"", (long long)e->item, err->message);
+        change_list_reset(&e->changes);
+        e->next = e->pool->unrecorded;
+        e->pool->unrecorded = e;
+        return;
+    }
+    if (st == ST_OK)
         supervisor_changed(e->pool->sup, &e->changes, false);
+    else
+        LOGE("end of an attempt not recorded; the next start recovers the item", "item=%lld error=\"%s\"", (long long)e->item, err->message);
     for (size_t i = 0; i < e->changes.n; i++)
         if (e->changes.v[i].not_before)
             later(e->pool, e->changes.v[i].not_before);
@@ -613,10 +628,24 @@ void pool_summary(const struct pool *p, char *ret, size_t size)
 
 /* ---- life */
 
+/* record_again submits what a full disk kept out of the database. */
+static void record_again(struct pool *p)
+{
+    while (p->unrecorded) {
+        struct ended_op *e = p->unrecorded;
+        p->unrecorded = e->next;
+        store_submit(p->sup->store, &e->op);
+    }
+}
+
 static void on_timer(void *arg)
 {
     struct pool *p = arg;
     int64_t now = clock_ms(), next = now + TICK_MS;
+    if (now >= p->record_at) {
+        record_again(p);
+        p->record_at = now + TICK_MS;
+    }
     for (int i = 0; i < p->n; i++) {
         int64_t t = slot_check(&p->slots[i], now);
         next = t < next ? t : next;

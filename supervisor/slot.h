@@ -53,12 +53,15 @@ struct slot {
     char reason[200];                /* why it is not at work */
 };
 
+struct ended_op;
 struct pool {
     struct supervisor *sup;
     struct slot *slots;
     int n;
     bool stopping;                   /* no new assignment */
     uint64_t next_launch;
+    struct ended_op *unrecorded;     /* ends of attempts that the store could not take */
+    int64_t record_at;
     struct loop_timer *timer;
     struct loop_timer *later;        /* the earliest postponed item */
 };

@@ -198,7 +198,7 @@ class Node:
 
     def outputs(self):
         """Names of the picture files that are published."""
-        folder = self.home + "/outputs"
+        folder = self.home + "/outputs/images"
         return sorted(n for n in os.listdir(folder) if n.endswith(".png")) if os.path.isdir(folder) else []
 
     # ---- events

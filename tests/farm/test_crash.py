@@ -190,5 +190,5 @@ def second_term_and_int_are_fast():
                 n.send(s)
                 time.sleep(0)
             check(n.process.wait(15 * SLOW) == 0, n.process.returncode)
-            n.start()
+            n.restart(drain_ms=100)
             check(n.row(busy)["status"] in ("pending", "in_progress"), n.row(busy))

@@ -64,7 +64,7 @@ def events_of_a_picture_are_few_bytes():
         check(0 < size <= 10000, "bytes:", size)
         steps = [e for e in n.events(item_id=item) if e["event"] == "invocation_progress" and e.get("total") == 20]
         check(steps and steps[-1]["step"] == 20, "the last step was not told:", steps[-1:])
-        check(all(0 <= e["percentage"] <= 1 for e in steps), steps)
+
 
 
 @test()

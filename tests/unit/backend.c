@@ -201,7 +201,9 @@ static void bad_operands(void **state)
     refused(s, &d, ST_INTERNAL, "lincomb", "count is 9");
     d = good, d.kind = OP_ATTENTION, d.attention.key = d.attention.value = at(2048, 1, 1, 7, 4), d.attention.heads = 3;
     refused(s, &d, ST_INTERNAL, "attention", "heads is 3");
-    d.attention.heads = 2, d.attention.value = at(4096, 1, 1, 8, 4);
+    d.attention.heads = 2;
+    refused(s, &d, ST_INTERNAL, "attention", "scale is 0");
+    d.attention.scale = 1, d.attention.value = at(4096, 1, 1, 8, 4);
     refused(s, &d, ST_INTERNAL, "attention", "value");
 }
 

@@ -37,7 +37,7 @@ static void one_bar(void **state)
     assert_non_null(strstr(out.data, "10/20"));
     assert_non_null(strstr(out.data, "5.0 it/s"));
     assert_non_null(strstr(out.data, "ETA 0:02"));
-    assert_non_null(strstr(out.data, "denoise: step?[2J of many"));
+    assert_non_null(strstr(out.data, "ETA 0:02 step?[2J of many"));
     assert_null(strchr(out.data, '\033'));
 }
 

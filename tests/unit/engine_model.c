@@ -227,6 +227,12 @@ static void previews_on_request_only(void **state)
 static void a_tick_cancels(void **state)
 {
     struct setting *s = *state;
+    struct tensor *none = NULL;
+    struct error e;
+    s->watch.stop_after_ticks = 5;           /* while the plan is made */
+    assert_int_equal(model_denoise(s->model, &s->args, &s->hooks, &none, &e), ST_CANCELED);
+    assert_int_equal(s->watch.steps, 0);
+    tensor_free(denoise(s));
     tensor_free(denoise(s));
     int all = s->watch.ticks;
     const int stops[] = {1, all / 2, all - 1};
@@ -291,6 +297,25 @@ static void bad_arguments(void **state)
     }
     tensor_free(wrong);
     tensor_free(narrow);
+}
+
+/* One scale per step, also where a sampler calls the network once more than it has steps. */
+static void a_scale_for_each_step(void **state)
+{
+    struct setting *s = *state;
+    const double same[3] = {3, 3, 3}, rising[3] = {1, 3, 9};
+    s->args.scheduler = "pndm";
+    struct tensor *one = denoise(s);
+    s->args.n_cfg_scale = 3;
+    s->args.cfg_scale = same;
+    struct tensor *list = denoise(s);
+    assert_memory_equal(one->data, list->data, (size_t)tensor_count(one) * sizeof(float));
+    s->args.cfg_scale = rising;
+    struct tensor *other = denoise(s);
+    assert_memory_not_equal(one->data, other->data, (size_t)tensor_count(one) * sizeof(float));
+    tensor_free(one);
+    tensor_free(list);
+    tensor_free(other);
 }
 
 static void text_encoder_skips_layers(void **state)
@@ -441,7 +466,8 @@ int main(void)
 #define WITH_MODEL(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         WITH_MODEL(loop_allocates_nothing), WITH_MODEL(plans_and_weights_are_kept), WITH_MODEL(previews_on_request_only), WITH_MODEL(a_tick_cancels),
-        WITH_MODEL(unequal_prompts_are_masked), WITH_MODEL(bad_arguments), WITH_MODEL(text_encoder_skips_layers), WITH_MODEL(decodes),
+        WITH_MODEL(unequal_prompts_are_masked), WITH_MODEL(bad_arguments), WITH_MODEL(a_scale_for_each_step),
+        WITH_MODEL(text_encoder_skips_layers), WITH_MODEL(decodes),
         cmocka_unit_test(identifies), cmocka_unit_test(damaged_folders), cmocka_unit_test(other_file_names),
     };
     return cmocka_run_group_tests_name("model", tests, NULL, NULL);

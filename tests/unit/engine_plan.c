@@ -98,7 +98,7 @@ static void segments_keep_what_they_share(void **state)
         last = t[i];
     }
     unary(p, 1, last, out, FN_NONE);
-    assert_ok(plan_finish(p, &err), err);
+    assert_ok(plan_finish(p, NULL, &err), err);
     assert_true(plan_bytes(p) <= 5 * 448);   /* three that stay, two in turn */
     float in[W], got[W];
     for (int i = 0; i < W; i++)
@@ -133,7 +133,7 @@ static void a_tick_cancels(void **state)
     plan_keep(p, y);
     for (int i = 0; i < 10; i++)
         unary(p, 0, x, y, FN_NONE);
-    assert_ok(plan_finish(p, &err), err);
+    assert_ok(plan_finish(p, NULL, &err), err);
     int left = 5;
     struct engine_hooks hooks = {.self = &left, .tick = tick};
     assert_int_equal(plan_run(p, 0, &hooks, &err), ST_CANCELED);

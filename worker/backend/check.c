@@ -159,6 +159,8 @@ static enum status attention_check(const struct op_desc *d, struct error *err)
     TRY(same_shape(d, "value", v, k, err));
     if (d->attention.heads < 1 || d->x.c % d->attention.heads)
         return FAIL(err, INTERNAL, "attention: heads is %d, must divide the %d channels", d->attention.heads, d->x.c);
+    if (!(d->attention.scale > 0))
+        return FAIL(err, INTERNAL, "attention: scale is %g, must be positive", (double)d->attention.scale);
     if (operand_set(mask)) {
         TRY(operand_check(d, "mask", mask, F32, err));
         TRY(same(d, "mask.n", mask->n, d->x.n, err));

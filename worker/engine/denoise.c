@@ -95,12 +95,13 @@ static enum status check_args(const struct model *m, const struct denoise_args *
     return ST_OK;
 }
 
-static enum status check_calls(const struct job *j, struct error *err)
+/* check_scales: a list of guidance scales has one for each step; both network calls of a step that has two take the same. */
+static enum status check_scales(const struct job *j, struct error *err)
 {
     const struct denoise_args *a = j->args;
-    if (a->n_cfg_scale > 1 && a->n_cfg_scale < j->sampler->n_calls)
-        return FAIL(err, BAD_ARGUMENT, "cfg_scale lists %d values; %s calls the network %d times here and takes one value for each", a->n_cfg_scale,
-                    a->scheduler, j->sampler->n_calls);
+    if (a->n_cfg_scale > 1 && a->n_cfg_scale < j->sampler->steps)
+        return FAIL(err, BAD_ARGUMENT, "cfg_scale lists %d values, one is needed for each of the %d steps of %s", a->n_cfg_scale, j->sampler->steps,
+                    a->scheduler);
     return ST_OK;
 }
 
@@ -269,7 +270,7 @@ static enum status prepare(struct job *j, struct error *err)
     if (!j->planes || !j->pixels || !j->rgb)
         return FAIL(err, OUT_OF_MEMORY, "no memory for latents of %d x %d", j->w, j->h);
     struct plan_key key = {.kind = PLAN_UNET, .n = 2, .h = j->h, .w = j->w, .tokens = (int)(pos > neg ? pos : neg), .masked = pos != neg};
-    TRY(model_plan(j->m, &key, &j->p, err));
+    TRY(model_plan(j->m, &key, j->hooks, &j->p, err));
     TRY(make_fixed_ops(j, err));
     TRY(make_call_ops(j, err));
     struct backend *b = j->m->backend;
@@ -370,7 +371,7 @@ enum status model_denoise(struct model *m, const struct denoise_args *a, const s
     struct tensor *out = NULL;
     enum status s = sampler_new(a->scheduler, m->scheduler_config, a->steps, a->start, a->end, &j.sampler, err);
     if (s == ST_OK)
-        s = check_calls(&j, err);
+        s = check_scales(&j, err);
     if (s == ST_OK)
         s = tensor_new(4, shape->dim, &out, err);
     if (s == ST_OK && j.sampler->n_calls)

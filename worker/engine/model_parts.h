@@ -57,9 +57,9 @@ struct model {
     uint64_t clock;
 };
 
-/* model_plan returns the plan for KEY, made now or kept from before, pinned until model_unpin. When memory is short the plans that
- * nobody uses are dropped and the plan is tried once more. */
-NODISCARD enum status model_plan(struct model *m, const struct plan_key *key, struct net_plan **ret, struct error *err);
+/* model_plan returns the plan for KEY, made now (cancelable by HOOKS, which may be NULL) or kept from before, pinned until model_unpin. When
+ * memory is short the plans that nobody uses are dropped and the plan is tried once more. */
+NODISCARD enum status model_plan(struct model *m, const struct plan_key *key, const struct engine_hooks *hooks, struct net_plan **ret, struct error *err);
 void model_unpin(struct net_plan *p);                                     /* accepts NULL */
 void model_drop_plans(struct model *m);                                   /* all that are not pinned */
 /* model_check describes every network of M once without a plan: BAD_MODEL if a weight is missing or of another shape. */

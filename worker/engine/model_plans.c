@@ -95,15 +95,16 @@ enum status model_check(struct model *m, struct error *err)
     return ST_OK;
 }
 
-static enum status make(struct model *m, struct net_plan *p, struct error *err)
+static enum status make(struct model *m, struct net_plan *p, const struct engine_hooks *hooks, struct error *err)
 {
     struct net n = {.err = err};
+    memset(p->io, 0, sizeof p->io);
     TRY(plan_new(m->backend, &p->plan, err));
     n.plan = p->plan;
     build(m, &n, &p->key, p->io);
     enum status s = n.status;
     if (s == ST_OK)
-        s = plan_finish(p->plan, err);
+        s = plan_finish(p->plan, hooks, err);
     if (s != ST_OK) {
         plan_free(p->plan);
         p->plan = NULL;
@@ -157,7 +158,7 @@ static struct net_plan *trim(struct model *m)
     }
 }
 
-enum status model_plan(struct model *m, const struct plan_key *key, struct net_plan **ret, struct error *err)
+enum status model_plan(struct model *m, const struct plan_key *key, const struct engine_hooks *hooks, struct net_plan **ret, struct error *err)
 {
     struct net_plan *p = NULL;
     for (int i = 0; i < MODEL_PLANS && !p; i++)
@@ -168,10 +169,10 @@ enum status model_plan(struct model *m, const struct plan_key *key, struct net_p
         if (!p)
             return FAIL(err, INTERNAL, "more than %d plans in use at once", MODEL_PLANS);
         p->key = *key;
-        enum status s = make(m, p, err);
+        enum status s = make(m, p, hooks, err);
         if (s == ST_OUT_OF_MEMORY) {
             model_drop_plans(m);
-            s = make(m, p, err);
+            s = make(m, p, hooks, err);
         }
         TRY(s);
     }

@@ -52,7 +52,7 @@ static enum status encode(void *self, const int32_t *ids, const uint8_t *mask, i
     struct text_self *t = self;
     struct plan_key key = {.kind = PLAN_TEXT, .n = n, .tokens = t->model->clip_config.tokens, .skipped = t->skipped, .masked = mask != NULL};
     struct net_plan *p;
-    TRY(model_plan(t->model, &key, &p, err));
+    TRY(model_plan(t->model, &key, &t->hooks, &p, err));
     enum status s = encode_in(t, p, ids, mask, n, ret, err);
     model_unpin(p);
     return s;
@@ -82,7 +82,7 @@ enum status model_timesteps(struct model *m, const float *t, int n, const struct
     if (!all)
         return FAIL(err, OUT_OF_MEMORY, "no memory for %d timesteps", n);
     memcpy(all, t, (size_t)n * sizeof *all);
-    enum status s = model_plan(m, &key, &p, err);
+    enum status s = model_plan(m, &key, hooks, &p, err);
     if (s == ST_OK) {
         s = plan_put(m, p, IO_IN, all, err);
         if (s == ST_OK)
@@ -138,7 +138,7 @@ enum status model_unet_masked(struct model *m, const struct tensor *sample, doub
     if (s == ST_OK)
         s = tensor_new(4, sample->dim, &out, err);
     if (s == ST_OK)
-        s = model_plan(m, &key, &p, err);
+        s = model_plan(m, &key, NULL, &p, err);
     if (s == ST_OK)
         s = model_timesteps(m, &t, 1, NULL, &times, err);
     if (s == ST_OK)
@@ -180,7 +180,7 @@ enum status model_decode(struct model *m, const struct tensor *z, const struct e
         return FAIL(err, BAD_ARGUMENT, "latents must be [1, %d, h, w] with h, w up to %d", m->vae_config.latent_channels, LATENT_SIDE_MAX);
     struct plan_key key = {.kind = PLAN_VAE, .n = 1, .h = (int)z->dim[2], .w = (int)z->dim[3]};
     struct net_plan *p;
-    TRY(model_plan(m, &key, &p, err));
+    TRY(model_plan(m, &key, hooks, &p, err));
     int width = p->io[IO_OUT].w, height = p->io[IO_OUT].h;
     float *pixels = malloc((size_t)tensor_count(z) * sizeof *pixels);
     uint8_t *rgb = malloc((size_t)width * (size_t)height * 3);

@@ -185,7 +185,12 @@ struct operand plan_operand(const struct plan *p, struct operand x)
     return x;
 }
 
-static enum status make_ops(struct plan *p, struct segment *seg, struct error *err)
+static bool go_on(const struct engine_hooks *hooks)
+{
+    return !hooks || !hooks->tick || hooks->tick(hooks->self);
+}
+
+static enum status make_ops(struct plan *p, struct segment *seg, const struct engine_hooks *hooks, struct error *err)
 {
     struct backend *b = p->backend;
     seg->ops = calloc((size_t)seg->n + 1, sizeof(struct bop *));
@@ -196,6 +201,8 @@ static enum status make_ops(struct plan *p, struct segment *seg, struct error *e
         int n = op_operands(&seg->descs[i], o);
         for (int k = 0; k < n; k++)
             *o[k] = plan_operand(p, *o[k]);
+        if (!go_on(hooks))
+            return FAIL(err, CANCELED, "canceled");
         TRY(b->api->op_new(b, &seg->descs[i], &seg->ops[i], err));
         size_t need = b->api->op_workspace(seg->ops[i]);
         if (need > p->workspace_bytes)
@@ -204,7 +211,7 @@ static enum status make_ops(struct plan *p, struct segment *seg, struct error *e
     return ST_OK;
 }
 
-enum status plan_finish(struct plan *p, struct error *err)
+enum status plan_finish(struct plan *p, const struct engine_hooks *hooks, struct error *err)
 {
     struct backend *b = p->backend;
     if (p->out_of_memory)
@@ -212,7 +219,7 @@ enum status plan_finish(struct plan *p, struct error *err)
     TRY(lay_out(p, err));
     TRY(b->api->mem_new(b, p->arena_bytes ? p->arena_bytes : 64, &p->arena, err));
     for (int s = 0; s < PLAN_SEGMENTS; s++)
-        TRY(make_ops(p, &p->segments[s], err));
+        TRY(make_ops(p, &p->segments[s], hooks, err));
     if (p->workspace_bytes)
         TRY(b->api->mem_new(b, p->workspace_bytes, &p->workspace, err));
     for (int s = 0; s < PLAN_SEGMENTS && b->api->sequence_new; s++) {
@@ -236,11 +243,6 @@ struct bmem *plan_arena(const struct plan *p)
 size_t plan_bytes(const struct plan *p)
 {
     return p->arena_bytes + p->workspace_bytes;
-}
-
-static bool go_on(const struct engine_hooks *hooks)
-{
-    return !hooks || !hooks->tick || hooks->tick(hooks->self);
 }
 
 enum status plan_run(struct plan *p, int segment, const struct engine_hooks *hooks, struct error *err)

@@ -23,8 +23,9 @@ struct operand plan_view(struct operand x, int first, int count);
 void plan_keep(struct plan *p, struct operand x);
 /* plan_op appends a copy of DESC to SEGMENT. */
 void plan_op(struct plan *p, int segment, const struct op_desc *desc);
-/* plan_finish lays out, makes every op, allocates arena and workspace. OUT_OF_MEMORY says needed and free. */
-NODISCARD enum status plan_finish(struct plan *p, struct error *err);
+/* plan_finish lays out, allocates arena and workspace and makes every op, asking HOOKS (may be NULL) before each: the first use of a weight
+ * repacks it, so this can take a while. OUT_OF_MEMORY says needed and free. */
+NODISCARD enum status plan_finish(struct plan *p, const struct engine_hooks *hooks, struct error *err);
 
 /* ---- a finished plan */
 /* plan_operand returns X with its place in the arena. */

@@ -8,6 +8,8 @@
 struct picture { int width, height, channels; /* 1 L, 2 LA, 3 RGB, 4 RGBA */ uint8_t *pixels; };
 struct png_text { const char *key, *text; };   /* UTF-8; Latin-1 texts are written as tEXt, others as iTXt */
 
+/* picture_size_check refuses what picture_new would (TOO_LARGE). */
+NODISCARD enum status picture_size_check(int width, int height, struct error *err);
 NODISCARD enum status picture_new(int width, int height, int channels, struct picture **ret, struct error *err); /* at most 16384 a side, 256 Mpixel */
 void picture_free(struct picture *p);
 /* png_write encodes P with N text chunks; the same picture and texts give the same bytes always. */

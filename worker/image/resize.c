@@ -213,6 +213,7 @@ enum status picture_resize(const struct picture *p, int width, int height, enum 
 {
     struct picture *now, *next;
     bool alpha = p->channels == 2 || p->channels == 4;
+    TRY(picture_size_check(width, height, err));
     if (width == p->width && height == p->height)
         return copy_of(p, ret, err);
     if (how == RESAMPLE_NEAREST)

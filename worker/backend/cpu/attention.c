@@ -58,8 +58,7 @@ static void pack_task(void *arg, int task)
 /* Running state of a block of queries. */
 struct block {
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
-    float out[QUERIES * (DIM_MAX + NR_MAX)] __attribute__((aligned(64)));   /* [value_panels][QUERIES][NR] */
-    float tile[MR_MAX * NR_MAX] __attribute__((aligned(64)));
+    float out[QUERIES * (DIM_MAX + NR_MAX)] __attribute__((aligned(64)));   /* rows of value_panels * NR */
     float max[QUERIES], sum[QUERIES];
 };
 
@@ -71,9 +70,7 @@ static void score_keys(const struct head *h, struct block *b, const float *const
     for (size_t t = 0; t < padded; t += nr)
         for (int i = 0; i < count; i += k->mr) {
             int mr = count - i < k->mr ? count - i : k->mr;
-            k->gemm(mr, queries + i, 0, 1, h->a->dim, h->keys + (from + t) * h->a->dim, b->tile, true);
-            for (int q = 0; q < mr; q++)
-                memcpy(b->scores + (size_t)(i + q) * KEYS + t, b->tile + (size_t)q * nr, nr * sizeof(float));
+            k->gemm(mr, queries + i, 0, 1, h->a->dim, h->keys + (from + t) * h->a->dim, b->scores + (size_t)i * KEYS + t, KEYS, true);
         }
 }
 
@@ -81,35 +78,33 @@ static void score_keys(const struct head *h, struct block *b, const float *const
 static void add_values(const struct head *h, struct block *b, int count, size_t from, size_t keys)
 {
     const struct kernels *k = h->r->b->k;
-    size_t nr = op_columns(h->r->b);
+    size_t nr = op_columns(h->r->b), width = h->a->value_panels * nr;
     const float *rows[QUERIES];
     for (int i = 0; i < count; i++)
         rows[i] = b->scores + (size_t)i * KEYS;
     for (size_t p = 0; p < h->a->value_panels; p++)
         for (int i = 0; i < count; i += k->mr) {
             int mr = count - i < k->mr ? count - i : k->mr;
-            k->gemm(mr, rows + i, 0, 1, keys, h->values + (p * h->a->tk + from) * nr, b->out + (p * QUERIES + (size_t)i) * nr, from == 0);
+            k->gemm(mr, rows + i, 0, 1, keys, h->values + (p * h->a->tk + from) * nr, b->out + (size_t)i * width + p * nr, width, from == 0);
         }
 }
 
 static void rescale(const struct head *h, struct block *b, int i, float factor)
 {
-    size_t nr = op_columns(h->r->b);
-    for (size_t p = 0; factor != 1 && p < h->a->value_panels; p++) {
-        float *row = b->out + (p * QUERIES + (size_t)i) * nr;
-        h->r->b->k->scale(row, row, nr, factor);
-    }
+    size_t width = h->a->value_panels * op_columns(h->r->b);
+    float *row = b->out + (size_t)i * width;
+    if (factor != 1)
+        h->r->b->k->scale(row, row, width, factor);
 }
 
 static void write_out(const struct head *h, const struct block *b, int first, int count)
 {
     const struct operand *y = &h->r->op->desc.y;
-    size_t nr = op_columns(h->r->b);
+    size_t width = h->a->value_panels * op_columns(h->r->b);
     for (int i = 0; i < count; i++) {
         float *to = run_floats(h->r, y) + ((size_t)h->n * h->a->tq + (size_t)(first + i)) * (size_t)y->ld + (size_t)h->first;
         float factor = b->sum[i] > 0 ? 1 / b->sum[i] : 0;
-        for (size_t p = 0; p < h->a->value_panels; p++)
-            h->r->b->k->scale(to + p * nr, b->out + (p * QUERIES + (size_t)i) * nr, min_size(nr, h->a->dim - p * nr), factor);
+        h->r->b->k->scale(to, b->out + (size_t)i * width, h->a->dim, factor);
     }
 }
 
@@ -127,7 +122,7 @@ static void query_task(void *arg, int task)
         b.max[i] = -INFINITY;
         b.sum[i] = 0;
     }
-    float masked[KEYS];
+    float masked[KEYS] = {0};
     size_t last = d->attention.causal ? min_size(a->tk, (size_t)(first + count)) : a->tk;
     for (size_t from = 0; from < last; from += KEYS) {
         size_t keys = min_size(KEYS, last - from);

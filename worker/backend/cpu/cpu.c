@@ -13,7 +13,7 @@ static const struct kernels *pick_kernels(void)
     const char *limit = getenv("GALLEY_CPU_ISA");
     int most = !limit ? 2 : !strcmp(limit, "plain") ? 0 : !strcmp(limit, "avx2") ? 1 : 2;
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");     /* and F16C, which is older than AVX2 */
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512bw");
     if (avx2 && most >= 1)

@@ -9,23 +9,23 @@ enum { MR = 6 };
 enum { NV = 2, NR = NV * W };
 
 /* tile computes M <= MR rows; M is a constant wherever it is inlined, so that the sums live in registers. */
-INLINE void tile(const int m, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, bool first)
+INLINE void tile(const size_t m, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first)
 {
     vf sum[MR][NV];
     UNROLL
-    for (int r = 0; r < m; r++) {
-        sum[r][0] = first ? (vf){0} : v_load(c + r * NR);
-        sum[r][1] = first ? (vf){0} : v_load(c + r * NR + W);
+    for (size_t r = 0; r < m; r++) {
+        sum[r][0] = first ? (vf){0} : v_load(c + r * c_ld);
+        sum[r][1] = first ? (vf){0} : v_load(c + r * c_ld + W);
     }
     for (int t = 0; t < taps; t++, rows += stride) {
         const float *a[MR];
         UNROLL
-        for (int r = 0; r < m; r++)
+        for (size_t r = 0; r < m; r++)
             a[r] = rows[r];
         for (size_t k = 0; k < depth; k++, b += NR) {
             vf b0 = v_load(b), b1 = v_load(b + W);
             UNROLL
-            for (int r = 0; r < m; r++) {
+            for (size_t r = 0; r < m; r++) {
                 vf x = v_splat(a[r][k]);
                 sum[r][0] = v_fma(x, b0, sum[r][0]);
                 sum[r][1] = v_fma(x, b1, sum[r][1]);
@@ -33,28 +33,28 @@ INLINE void tile(const int m, const float *const *rows, size_t stride, int taps,
         }
     }
     UNROLL
-    for (int r = 0; r < m; r++) {
-        v_store(c + r * NR, sum[r][0]);
-        v_store(c + r * NR + W, sum[r][1]);
+    for (size_t r = 0; r < m; r++) {
+        v_store(c + r * c_ld, sum[r][0]);
+        v_store(c + r * c_ld + W, sum[r][1]);
     }
 }
 
-void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, bool first)
+void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first)
 {
     switch (mr) {
-    case 1: tile(1, rows, stride, taps, depth, b, c, first); break;
-    case 2: tile(2, rows, stride, taps, depth, b, c, first); break;
-    case 3: tile(3, rows, stride, taps, depth, b, c, first); break;
-    case 4: tile(4, rows, stride, taps, depth, b, c, first); break;
-    case 5: tile(5, rows, stride, taps, depth, b, c, first); break;
-    case 6: tile(6, rows, stride, taps, depth, b, c, first); break;
+    case 1: tile(1, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 2: tile(2, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 3: tile(3, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 4: tile(4, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 5: tile(5, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 6: tile(6, rows, stride, taps, depth, b, c, c_ld, first); break;
 #if defined __AVX512F__
-    case 7: tile(7, rows, stride, taps, depth, b, c, first); break;
-    case 8: tile(8, rows, stride, taps, depth, b, c, first); break;
-    case 9: tile(9, rows, stride, taps, depth, b, c, first); break;
-    case 10: tile(10, rows, stride, taps, depth, b, c, first); break;
-    case 11: tile(11, rows, stride, taps, depth, b, c, first); break;
-    case 12: tile(12, rows, stride, taps, depth, b, c, first); break;
+    case 7: tile(7, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 8: tile(8, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 9: tile(9, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 10: tile(10, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 11: tile(11, rows, stride, taps, depth, b, c, c_ld, first); break;
+    case 12: tile(12, rows, stride, taps, depth, b, c, c_ld, first); break;
 #endif
     default: break;
     }
@@ -121,19 +121,14 @@ void KERNEL(kernel_finish)(const struct epilogue *e, const float *c, size_t rows
 
 float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum)
 {
+    size_t whole = (count + W - 1) / W * W;
+    for (size_t j = count; j < whole; j++)
+        s[j] = -__builtin_inff();                  /* lanes past the end: hidden keys */
     vf high = v_splat(-__builtin_inff());
-    size_t whole = count / W * W, rest = count - whole;
-    for (size_t j = 0; j < count; j += W) {
-        bool all = j < whole;
-        vf v = (all ? v_load(s + j) : v_load_n(s + j, rest)) * scale;
+    for (size_t j = 0; j < whole; j += W) {
+        vf v = v_load(s + j) * scale;
         if (mask)
-            v += all ? v_load(mask + j) : v_load_n(mask + j, rest);
-        if (!all) {
-            v_store_n(s + j, v, rest);
-            for (size_t i = 0; i < rest; i++)
-                high = v_max(high, v_splat(s[j + i]));
-            break;
-        }
+            v += v_load(mask + j);
         v_store(s + j, v);
         high = v_max(high, v);
     }
@@ -148,12 +143,7 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
         v_store(s + j, p);
         total += p;
     }
-    if (rest) {
-        vf p = v_exp(v_load_n(s + whole, rest) - top);
-        v_store_n(s + whole, p, rest);
-        total += v_load_n(s + whole, rest);
-    }
-    for (size_t j = count; j < padded; j++)
+    for (size_t j = whole; j < padded; j++)
         s[j] = 0;
     float factor = v_exp(v_splat(before - top))[0];
     *sum = *sum * factor + v_sum(total);

@@ -17,36 +17,52 @@ INLINE vf lane_act(const enum act act, vf v)
     return v;
 }
 
-/* column_sums adds up to W channels of PIXELS rows: of x with SHIFT NULL, of (x - shift)^2 otherwise. */
-INLINE vf column_sums(const float *x, size_t ld, size_t pixels, size_t n, const float *shift)
+enum { COLUMNS = 4 * W };
+
+/* wide_sums adds up COLUMNS channels of PIXELS rows: of x with SHIFT NULL, of (x - shift)^2 otherwise. */
+INLINE void wide_sums(float *ret, const float *x, size_t ld, size_t pixels, const float *shift)
 {
-    vf sum = {0}, from = shift ? (n >= W ? v_load(shift) : v_load_n(shift, n)) : (vf){0};
-    for (size_t p = 0; p < pixels; p++, x += ld) {
-        vf v = n >= W ? v_load(x) : v_load_n(x, n);
-        if (shift) {
-            v -= from;
-            sum = v_fma(v, v, sum);
-        } else {
-            sum += v;
+    vf sum[4] = {0}, from[4] = {0};
+    UNROLL
+    for (int i = 0; i < 4 && shift; i++)
+        from[i] = v_load(shift + i * W);
+    for (size_t p = 0; p < pixels; p++, x += ld)
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            vf v = v_load(x + i * W) - from[i];
+            sum[i] = shift ? v_fma(v, v, sum[i]) : sum[i] + v;
         }
-    }
-    return sum;
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        v_store(ret + i * W, sum[i]);
 }
 
-static void all_column_sums(float *ret, const float *x, size_t ld, size_t pixels, size_t channels, const float *shift)
+/* narrow_sums is wide_sums for N <= W channels. */
+INLINE void narrow_sums(float *ret, const float *x, size_t ld, size_t pixels, size_t n, const float *shift)
 {
-    for (size_t c = 0; c < channels; c += W) {
-        size_t n = channels - c;
-        vf sum = column_sums(x + c, ld, pixels, n, shift ? shift + c : NULL);
-        if (n >= W)
-            v_store(ret + c, sum);
-        else
-            v_store_n(ret + c, sum, n);
+    vf sum = {0}, from = shift ? v_load_n(shift, n) : (vf){0};
+    for (size_t p = 0; p < pixels; p++, x += ld) {
+        vf v = (n == W ? v_load(x) : v_load_n(x, n)) - from;
+        sum = shift ? v_fma(v, v, sum) : sum + v;
     }
+    v_store_n(ret, sum, n);
 }
 
-/* Pixels summed in float32 at a time: their sums lose nothing that matters, and they are still in the cache for the second pass. */
-enum { STATS_PIXELS = 64 };
+static void column_sums(float *ret, const float *x, size_t ld, size_t pixels, size_t channels, const float *shift)
+{
+    size_t c = 0;
+    if (shift)
+        for (; c + COLUMNS <= channels; c += COLUMNS)
+            wide_sums(ret + c, x + c, ld, pixels, shift + c);
+    else
+        for (; c + COLUMNS <= channels; c += COLUMNS)
+            wide_sums(ret + c, x + c, ld, pixels, NULL);
+    for (; c < channels; c += W)
+        narrow_sums(ret + c, x + c, ld, pixels, channels - c < W ? channels - c : W, shift ? shift + c : NULL);
+}
+
+/* Floats summed in float32 at a time: few enough to lose nothing that matters, and to be in the cache still for the second pass. */
+enum { STATS_FLOATS = 12288 };
 
 static void merge(struct norm_stat *into, double count, double mean, double square)
 {
@@ -58,12 +74,12 @@ static void merge(struct norm_stat *into, double count, double mean, double squa
 
 void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t channels, size_t groups, float *scratch, struct norm_stat *stats)
 {
-    size_t each = channels / groups;
+    size_t each = channels / groups, most = STATS_FLOATS / channels + 1;
     float *sums = scratch, *means = scratch + channels;
-    for (size_t done = 0; done < pixels; done += STATS_PIXELS) {
-        size_t now = pixels - done < STATS_PIXELS ? pixels - done : STATS_PIXELS;
+    for (size_t done = 0; done < pixels; done += most) {
+        size_t now = pixels - done < most ? pixels - done : most;
         const float *from = x + done * ld;
-        all_column_sums(sums, from, ld, now, channels, NULL);
+        column_sums(sums, from, ld, now, channels, NULL);
         for (size_t g = 0; g < groups; g++) {
             double sum = 0;
             for (size_t c = g * each; c < (g + 1) * each; c++)
@@ -71,7 +87,7 @@ void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t
             for (size_t c = g * each; c < (g + 1) * each; c++)
                 means[c] = (float)(sum / (double)(now * each));
         }
-        all_column_sums(sums, from, ld, now, channels, means);
+        column_sums(sums, from, ld, now, channels, means);
         for (size_t g = 0; g < groups; g++) {
             double square = 0;
             for (size_t c = g * each; c < (g + 1) * each; c++)

@@ -30,12 +30,13 @@ struct kernels {
     const char *name;
     int width, mr;                   /* floats in a vector; rows of a full tile */
 
-    /* c[r][0 .. NR) = (FIRST ? 0 : c[r]) + sum over taps t and k < DEPTH of rows[t * STRIDE + r][k] * b[t * DEPTH + k][0 .. NR), for r < MR. C is packed. */
-    void (*gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, bool first);
-    void (*finish)(const struct epilogue *e, const float *c, size_t rows);
+    /* c[r][0 .. NR) = (FIRST ? 0 : c[r]) + sum over taps t and k < DEPTH of rows[t * STRIDE + r][k] * b[t * DEPTH + k][0 .. NR), for r < MR. Rows of C are
+     * C_LD floats apart. */
+    void (*gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first);
+    void (*finish)(const struct epilogue *e, const float *c, size_t rows);   /* C packed */
 
     /* One block of scores, in place: s = s * SCALE + mask (NULL: none), then p = exp(s - new maximum); MAX and SUM are the row's running values. Returns what
-     * earlier sums must be multiplied with. COUNT columns count; those up to PADDED become 0. */
+     * earlier sums must be multiplied with. COUNT columns count; those up to PADDED become 0. S and MASK reach to a whole vector. */
     float (*softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum);
     void (*scale)(float *y, const float *x, size_t n, float factor);
 

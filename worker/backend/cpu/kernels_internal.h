@@ -8,7 +8,7 @@
 #define KERNEL_TEXT2(isa) #isa
 #define KERNEL_TEXT(isa) KERNEL_TEXT2(isa)
 
-void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, bool first);
+void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first);
 void KERNEL(kernel_finish)(const struct epilogue *e, const float *c, size_t rows);
 float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum);
 void KERNEL(kernel_scale)(float *y, const float *x, size_t n, float factor);

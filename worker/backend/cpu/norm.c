@@ -4,7 +4,7 @@
 
 #include "worker/backend/cpu/cpu.h"
 
-enum { BLOCKS_MAX = 64, BLOCK_PIXELS = 64, INLINE_FLOATS = 32768, ROWS_FLOATS = 16384 };
+enum { BLOCKS_MAX = 64, BLOCK_FLOATS = 8192, INLINE_FLOATS = 32768, ROWS_FLOATS = 16384 };
 
 /* Workspace of a group norm: stats[n][blocks][groups], then per sample mean, scale, shift of each channel, then scratch of each block. */
 struct group_space { struct norm_stat *stats; float *channels, *scratch; };
@@ -105,8 +105,8 @@ enum status cpu_group_norm(struct cpu_backend *b, struct bop *op, struct error *
     const struct op_desc *d = &op->desc;
     TRY(affine(b, op, err));
     int64_t plane = (int64_t)d->x.h * d->x.w;
-    int pixels = ceil_int(plane, BLOCKS_MAX);
-    op->norm.block_pixels = pixels < BLOCK_PIXELS ? BLOCK_PIXELS : ceil_int(pixels, BLOCK_PIXELS) * BLOCK_PIXELS;
+    int pixels = ceil_int(plane, BLOCKS_MAX), least = BLOCK_FLOATS / d->x.c + 1;
+    op->norm.block_pixels = pixels < least ? least : pixels;
     op->norm.blocks = ceil_int(plane, op->norm.block_pixels);
     size_t n = (size_t)d->x.n, blocks = n * (size_t)op->norm.blocks, c = (size_t)d->x.c;
     op->workspace = blocks * (size_t)d->norm.groups * sizeof(struct norm_stat) + (n * 3 + blocks * 2) * c * sizeof(float);

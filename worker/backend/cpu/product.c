@@ -57,20 +57,56 @@ static bool point_add(const struct cpu_run *r, const float **add, int first, int
     return true;
 }
 
-/* multiply makes C[COUNT][NR] of one panel. */
-static void multiply(const struct cpu_run *r, const float *const *rows, int count, const float *panel, float *c)
+/* One panel's share of a task. */
+struct share {
+    const struct cpu_run *r;
+    const float *const *rows;
+    int count;
+    const float *panel;
+    struct epilogue e;               /* of the first row */
+};
+
+/* tile_rows returns how many of COUNT rows the next tile takes: all tiles of a block within one of the same height. */
+static int tile_rows(int count, int most) { return ceil_int(count, ceil_int(count, most)); }
+
+static void finish_rows(const struct share *s, int first, int rows, const float *c)
 {
-    const struct product *p = &r->op->product;
-    const struct kernels *k = r->b->k;
-    size_t nr = op_columns(r->b);
+    struct epilogue e = s->e;
+    e.y += (size_t)first * e.y_ld;
+    e.residual = e.residual ? e.residual + (size_t)first * e.residual_ld : NULL;
+    e.add = e.add ? e.add + first : NULL;
+    s->r->b->k->finish(&e, c, (size_t)rows);
+}
+
+/* multiply_whole is for panels that fit the cache: each tile is made and finished at once. */
+static void multiply_whole(const struct share *s)
+{
+    const struct product *p = &s->r->op->product;
+    const struct kernels *k = s->r->b->k;
+    float c[MR_MAX * NR_MAX] __attribute__((aligned(64)));
+    for (int i = 0, mr; i < s->count; i += mr) {
+        mr = tile_rows(s->count - i, k->mr);
+        k->gemm(mr, s->rows + i, (size_t)s->count, p->taps, p->depth, s->panel, c, op_columns(s->r->b), true);
+        finish_rows(s, i, mr, c);
+    }
+}
+
+/* multiply_parts takes a few taps of the panel at a time through all rows. */
+static void multiply_parts(const struct share *s)
+{
+    const struct product *p = &s->r->op->product;
+    const struct kernels *k = s->r->b->k;
+    float c[BLOCK_ROWS_MAX * NR_MAX] __attribute__((aligned(64)));
+    size_t nr = op_columns(s->r->b);
     for (int t = 0; t < p->taps; t += (int)p->block_taps) {
         int taps = (int)min_size(p->block_taps, (size_t)(p->taps - t));
-        for (int i = 0, tiles = ceil_int(count, k->mr); i < count; tiles--) {
-            int mr = ceil_int(count - i, tiles);
-            k->gemm(mr, rows + (size_t)t * (size_t)count + i, (size_t)count, taps, p->depth, panel + (size_t)t * p->depth * nr, c + (size_t)i * nr, t == 0);
-            i += mr;
+        for (int i = 0, mr; i < s->count; i += mr) {
+            mr = tile_rows(s->count - i, k->mr);
+            k->gemm(mr, s->rows + (size_t)t * (size_t)s->count + i, (size_t)s->count, taps, p->depth, s->panel + (size_t)t * p->depth * nr,
+                    c + (size_t)i * nr, nr, t == 0);
         }
     }
+    finish_rows(s, 0, s->count, c);
 }
 
 static void product_task(void *arg, int task)
@@ -79,26 +115,25 @@ static void product_task(void *arg, int task)
     const struct product *p = &r->op->product;
     const struct op_desc *d = &r->op->desc;
     const float *rows[POINTERS_MAX], *add[BLOCK_ROWS_MAX];
-    float c[BLOCK_ROWS_MAX * NR_MAX] __attribute__((aligned(64)));
     int first = task % p->row_blocks * p->block_rows, group = task / p->row_blocks;
     int count = p->rows - first < p->block_rows ? p->rows - first : p->block_rows;
     point(r, rows, first, count);
-    bool has_add = point_add(r, add, first, count);
+    bool has_add = point_add(r, add, first, count), has_residual = operand_set(&d->residual);
     size_t nr = op_columns(r->b), begin = p->n_panels * (size_t)group / (size_t)p->panel_groups;
     size_t end = p->n_panels * ((size_t)group + 1) / (size_t)p->panel_groups;
     for (size_t panel = begin; panel < end; panel++) {
         size_t column = panel * p->step;
-        multiply(r, rows, count, p->panels + panel * nr * p->depth * (size_t)p->taps, c);
-        struct epilogue e = {.bias = p->bias + panel * nr, .add = has_add ? add : NULL, .act = d->act,
-                             .columns = min_size(p->step, p->columns - column), .y = run_floats(r, &d->y) + (size_t)first * (size_t)d->y.ld + column,
-                             .y_ld = (size_t)d->y.ld, .geglu = d->kind == OP_LINEAR && d->linear.geglu};
-        if (operand_set(&d->residual)) {
-            e.residual = run_floats(r, &d->residual) + (size_t)first * (size_t)d->residual.ld + column;
-            e.residual_ld = (size_t)d->residual.ld;
-        }
+        struct share s = {r, rows, count, p->panels + panel * nr * p->depth * (size_t)p->taps, {
+            .bias = p->bias + panel * nr, .add = has_add ? add : NULL, .act = d->act, .columns = min_size(p->step, p->columns - column),
+            .y = run_floats(r, &d->y) + (size_t)first * (size_t)d->y.ld + column, .y_ld = (size_t)d->y.ld,
+            .residual = has_residual ? run_floats(r, &d->residual) + (size_t)first * (size_t)d->residual.ld + column : NULL,
+            .residual_ld = (size_t)d->residual.ld, .geglu = d->kind == OP_LINEAR && d->linear.geglu}};
         for (int i = 0; has_add && i < count; i++)
             add[i] += panel == begin ? column : p->step;
-        r->b->k->finish(&e, c, (size_t)count);
+        if (p->block_taps >= (size_t)p->taps)
+            multiply_whole(&s);
+        else
+            multiply_parts(&s);
     }
 }
 

@@ -34,6 +34,14 @@ INLINE void v_store(float *p, vf v) { *(vf_any *)p = v; }
 INLINE vf v_splat(float x) { return x - (vf){0}; }
 
 /* v_load_n and v_store_n touch the first N < W floats only; lanes past them read as 0. */
+#if defined __AVX512F__
+INLINE vf v_load_n(const float *p, size_t n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void v_store_n(float *p, vf v, size_t n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+#elif defined __AVX2__
+INLINE __m256i v_first(size_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+INLINE vf v_load_n(const float *p, size_t n) { return (vf)_mm256_maskload_ps(p, v_first(n)); }
+INLINE void v_store_n(float *p, vf v, size_t n) { _mm256_maskstore_ps(p, v_first(n), (__m256)v); }
+#else
 INLINE vf v_load_n(const float *p, size_t n)
 {
     float lanes[W] = {0};
@@ -47,6 +55,7 @@ INLINE void v_store_n(float *p, vf v, size_t n)
     v_store(lanes, v);
     memcpy(p, lanes, n * sizeof *p);
 }
+#endif
 
 /* v_fma returns a * b + c, rounded once where the instruction set has it. */
 INLINE vf v_fma(vf a, vf b, vf c)

@@ -1,0 +1,1 @@
+galley_fuzz(png LIBS galley_image)

@@ -1,0 +1,1 @@
+galley_fuzz(prompt LIBS galley_engine)

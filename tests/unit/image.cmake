@@ -1,0 +1,1 @@
+galley_unit(unit_image SOURCES image.c LIBS galley_image)
