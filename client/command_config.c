@@ -10,7 +10,10 @@
 #include "common/json.h"
 #include "common/paths.h"
 
-struct config_options { const char *config; bool system; };
+struct config_options {
+    const char *config;
+    bool system;
+};
 static const struct option_row rows[] = {
     {"config", 0, OPTION_TEXT, offsetof(struct config_options, config), 0, 0, "FILE", "This file instead of the usual one"},
     {"system", 0, OPTION_FLAG, offsetof(struct config_options, system), 0, 0, NULL, "What the system's service would read"},
@@ -40,11 +43,12 @@ static enum status check_keys(const json_t *all, char *const *words, int n, stru
         const char *names[CFG_COUNT], *key;
         size_t count = 0;
         json_t *value;
-        json_object_foreach((json_t *)all, key, value)
+        json_object_foreach ((json_t *)all, key, value)
             if (count < CFG_COUNT)
                 names[count++] = key;
         const char *near = nearest_name(words[i], names, count);
-        return FAIL(err, BAD_ARGUMENT, "unknown key '%.64s'%s%s%s: 'galley config show' lists them", words[i], near ? ": is '" : "", near ? near : "", near ? "' meant?" : "");
+        return FAIL(err, BAD_ARGUMENT, "unknown key '%.64s'%s%s%s: 'galley config show' lists them", words[i], near ? ": is '" : "",
+                    near ? near : "", near ? "' meant?" : "");
     }
     return ST_OK;
 }
@@ -73,7 +77,7 @@ static int run_show(const struct invocation *in)
     AUTO_JSON *chosen = json_object();
     const char *key;
     json_t *row;
-    json_object_foreach(all, key, row) {
+    json_object_foreach (all, key, row) {
         if (!asked_for(key, in->words, in->n_words))
             continue;
         char *value = json_text(json_object_get(row, "value"));
@@ -102,7 +106,7 @@ static int run_check(const struct invocation *in)
         if (in->common.json)
             print_json(json_pack("{s:b s:s}", "ok", 0, "message", err.message));
         report(&err);
-        return EXIT_USAGE;      /* whatever keeps a configuration from being read, it is bad input here */
+        return EXIT_USAGE; /* whatever keeps a configuration from being read, it is bad input here */
     }
     if (in->common.json)
         print_json(json_pack("{s:b s:s?}", "ok", 1, "file", c->file));
@@ -124,10 +128,20 @@ static int run_example(const struct invocation *in)
 }
 
 static const struct command parts[] = {
-    {.name = "show", .words = "[KEY...]", .summary = "The effective configuration, with the origin of each value; needs no node", .max_words = -1, .uses = USES_JSON,
-     OPTIONS(rows, struct config_options), .run = run_show},
-    {.name = "check", .words = "[FILE]", .summary = "Is a configuration right? needs no node", .max_words = 1, .uses = USES_JSON,
-     OPTIONS(rows, struct config_options), .run = run_check},
+    {.name = "show",
+     .words = "[KEY...]",
+     .summary = "The effective configuration, with the origin of each value; needs no node",
+     .max_words = -1,
+     .uses = USES_JSON,
+     OPTIONS(rows, struct config_options),
+     .run = run_show},
+    {.name = "check",
+     .words = "[FILE]",
+     .summary = "Is a configuration right? needs no node",
+     .max_words = 1,
+     .uses = USES_JSON,
+     OPTIONS(rows, struct config_options),
+     .run = run_check},
     {.name = "example", .summary = "A commented example file with every key", .run = run_example},
 };
 const struct command command_config = {.name = "config", .summary = "The configuration: show, check, example", PARTS(parts)};

@@ -8,7 +8,10 @@
 #include "client/terminal.h"
 #include "common/json.h"
 
-struct image_options { const char *output, *item; struct whole limit; };
+struct image_options {
+    const char *output, *item;
+    struct whole limit;
+};
 #define AT(member) offsetof(struct image_options, member)
 static const struct option_row list_rows[] = {
     {"item", 'i', OPTION_TEXT, AT(item), 0, 0, "ITEM", "Only of this item"},
@@ -41,7 +44,7 @@ static int run_list(const struct invocation *in)
     AUTO_TABLE t = {.columns = COUNT_OF(head)};
     for (i = 0; i < COUNT_OF(head); i++)
         table_cell(&t, "%s", head[i]);
-    json_array_foreach(json_object_get(answer, "images"), i, row) {
+    json_array_foreach (json_object_get(answer, "images"), i, row) {
         table_cell(&t, "%s", json_str(row, "image_name", "?"));
         table_cell(&t, "%lld", json_int(row, "item_id", 0));
         table_cell(&t, "%lldx%lld", json_int(row, "width", 0), json_int(row, "height", 0));
@@ -123,7 +126,13 @@ static int run_delete(const struct invocation *in)
 #define BOTH .uses = USES_JSON | USES_NODE
 static const struct command parts[] = {
     {.name = "list", .summary = "Pictures, the newest first", BOTH, OPTIONS(list_rows, struct image_options), .run = run_list},
-    {.name = "get", .words = "[IMAGE]", .summary = "Fetch a picture", .max_words = 1, BOTH, OPTIONS(get_rows, struct image_options), .run = run_get},
+    {.name = "get",
+     .words = "[IMAGE]",
+     .summary = "Fetch a picture",
+     .max_words = 1,
+     BOTH,
+     OPTIONS(get_rows, struct image_options),
+     .run = run_get},
     {.name = "delete", .words = "IMAGE...", .summary = "Delete pictures", .min_words = 1, .max_words = -1, BOTH, .run = run_delete},
     {.name = "put", .words = "FILE", .summary = "Add a picture"},
 };

@@ -21,7 +21,7 @@ static int run_list(const struct invocation *in)
     AUTO_TABLE t = {.columns = COUNT_OF(head)};
     for (i = 0; i < COUNT_OF(head); i++)
         table_cell(&t, "%s", head[i]);
-    json_array_foreach(json_object_get(answer, "models"), i, m) {
+    json_array_foreach (json_object_get(answer, "models"), i, m) {
         table_cell(&t, "%s", json_str(m, "name", "?"));
         table_cell(&t, "%s", json_str(m, "base", "?"));
         table_cell(&t, "%s", json_str(m, "type", "?"));
@@ -46,7 +46,13 @@ static int run_show(const struct invocation *in)
 #define BOTH .uses = USES_JSON | USES_NODE
 static const struct command parts[] = {
     {.name = "list", .summary = "Models the node has", BOTH, .run = run_list},
-    {.name = "show", .words = "NAME", .summary = "All that is known of one model, as JSON", .min_words = 1, .max_words = 1, BOTH, .run = run_show},
+    {.name = "show",
+     .words = "NAME",
+     .summary = "All that is known of one model, as JSON",
+     .min_words = 1,
+     .max_words = 1,
+     BOTH,
+     .run = run_show},
     {.name = "add", .words = "PATH", .summary = "Add a model"},
     {.name = "remove", .words = "NAME", .summary = "Remove a model"},
     {.name = "preload", .words = "NAME", .summary = "Load a model ahead"},

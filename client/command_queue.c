@@ -10,7 +10,11 @@
 
 /* ---- list, show */
 
-struct list_options { const char *status, *batch, *device; struct whole limit; bool all; };
+struct list_options {
+    const char *status, *batch, *device;
+    struct whole limit;
+    bool all;
+};
 #define LIST(member) offsetof(struct list_options, member)
 static const struct option_row list_rows[] = {
     {"status", 's', OPTION_TEXT, LIST(status), 0, 0, "STATUS", "Only pending, in_progress, waiting, completed, failed or canceled"},
@@ -43,7 +47,7 @@ static void print_items(const json_t *items)
     static const char *const head[] = {"ITEM", "STATUS", "DEVICE", "TRY", "CREATED", "ENDED", "BATCH", "ERROR"};
     for (i = 0; i < COUNT_OF(head); i++)
         table_cell(&t, "%s", head[i]);
-    json_array_foreach(items, i, row) {
+    json_array_foreach (items, i, row) {
         const char *status = json_str(row, "status", ""), *state = json_str(row, "state", status);
         table_cell(&t, "%lld", json_int(row, "item_id", 0));
         table_cell(&t, "%s", strcmp(state, "canceling") == 0 || strcmp(state, "held") == 0 ? state : status);
@@ -96,7 +100,7 @@ static void print_fields(const json_t *row)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)row, key, value) {
+    json_object_foreach ((json_t *)row, key, value) {
         if (json_is_null(value))
             continue;
         char *text = json_is_string(value) ? NULL : json_text(value);
@@ -114,14 +118,15 @@ static int run_show(const struct invocation *in)
     size_t i;
     json_t *image;
     AUTO_JSON *answer = NULL;
-    if (item_id_read(in->words[0], &id, &err) != ST_OK || node_ask(in, "item", json_pack("{s:I}", "item_id", (json_int_t)id), &answer, &err) != ST_OK)
+    if (item_id_read(in->words[0], &id, &err) != ST_OK ||
+        node_ask(in, "item", json_pack("{s:I}", "item_id", (json_int_t)id), &answer, &err) != ST_OK)
         return report(&err);
     if (in->common.json)
         return print_json(json_incref(answer));
     print_fields(json_object_get(answer, "item"));
-    json_array_foreach(json_object_get(answer, "images"), i, image)
-        printf("%-20s %s (%lldx%lld%s)\n", "image", json_str(image, "image_name", ""), json_int(image, "width", 0), json_int(image, "height", 0),
-               json_flag(image, "is_intermediate", false) ? ", intermediate" : "");
+    json_array_foreach (json_object_get(answer, "images"), i, image)
+        printf("%-20s %s (%lldx%lld%s)\n", "image", json_str(image, "image_name", ""), json_int(image, "width", 0),
+               json_int(image, "height", 0), json_flag(image, "is_intermediate", false) ? ", intermediate" : "");
     return EXIT_DONE;
 }
 
@@ -137,7 +142,7 @@ static int print_changed(const struct invocation *in, json_t *answer, const char
     json_t *id;
     enum { NAMED = 20 };
     printf("%zu item%s %s%s", n, n == 1 ? "" : "s", done, n ? ":" : "");
-    json_array_foreach(ids, i, id)
+    json_array_foreach (ids, i, id)
         if (i < NAMED)
             printf(" %lld", (long long)json_integer_value(id));
     printf("%s\n", n > NAMED ? " ..." : "");
@@ -154,9 +159,13 @@ static int change(const struct invocation *in, const char *op, json_t *args, con
     return print_changed(in, answer, done);
 }
 
-struct cancel_options { struct texts batch; bool pending; };
+struct cancel_options {
+    struct texts batch;
+    bool pending;
+};
 static const struct option_row cancel_rows[] = {
-    {"batch", 'b', OPTION_TEXTS, offsetof(struct cancel_options, batch), 0, 0, "ID", "All of this batch that is not finished; may be repeated"},
+    {"batch", 'b', OPTION_TEXTS, offsetof(struct cancel_options, batch), 0, 0, "ID",
+     "All of this batch that is not finished; may be repeated"},
     {"pending", 0, OPTION_FLAG, offsetof(struct cancel_options, pending), 0, 0, NULL, "All pending items"},
 };
 
@@ -173,7 +182,7 @@ static int cancel_items(const struct invocation *in)
         json_decref(done);
         return report(&err);
     }
-    json_array_foreach(json_object_get(wanted, "item_ids"), i, id) {
+    json_array_foreach (json_object_get(wanted, "item_ids"), i, id) {
         AUTO_JSON *answer = NULL;
         if (node_call(c, "cancel", json_pack("{s:O}", "item_id", id), &answer, &err) != ST_OK)
             code = report(&err);
@@ -202,7 +211,9 @@ static int run_cancel(const struct invocation *in)
     return change(in, "cancel_by_batch_ids", json_pack("{s:o}", "batch_ids", ids), "canceled");
 }
 
-struct change_options { bool again, images; };
+struct change_options {
+    bool again, images;
+};
 static const struct option_row retry_rows[] = {
     {"again", 0, OPTION_FLAG, offsetof(struct change_options, again), 0, 0, NULL, "Completed ones too"},
 };
@@ -236,15 +247,9 @@ static json_t *images_flag(const struct invocation *in)
     return ((const struct change_options *)in->options)->images ? json_pack("{s:b}", "images", 1) : NULL;
 }
 
-static int run_prune(const struct invocation *in)
-{
-    return change(in, "prune", images_flag(in), "deleted");
-}
+static int run_prune(const struct invocation *in) { return change(in, "prune", images_flag(in), "deleted"); }
 
-static int run_clear(const struct invocation *in)
-{
-    return change(in, "clear", images_flag(in), "deleted");
-}
+static int run_clear(const struct invocation *in) { return change(in, "clear", images_flag(in), "deleted"); }
 
 static int set_paused(const struct invocation *in, const char *op)
 {
@@ -259,32 +264,54 @@ static int set_paused(const struct invocation *in, const char *op)
     return EXIT_DONE;
 }
 
-static int run_pause(const struct invocation *in)
-{
-    return set_paused(in, "pause");
-}
+static int run_pause(const struct invocation *in) { return set_paused(in, "pause"); }
 
-static int run_resume(const struct invocation *in)
-{
-    return set_paused(in, "resume");
-}
+static int run_resume(const struct invocation *in) { return set_paused(in, "resume"); }
 
 #define BOTH .uses = USES_JSON | USES_NODE
 static const struct command parts[] = {
     {.name = "list", .summary = "Items, the oldest first", BOTH, OPTIONS(list_rows, struct list_options), .run = run_list},
-    {.name = "show", .words = "ITEM", .summary = "One item and its pictures; with --json its whole session", .min_words = 1, .max_words = 1, BOTH, .run = run_show},
-    {.name = "cancel", .words = "[ITEM...]", .summary = "Cancel items, batches or all that is pending", .max_words = -1, BOTH,
-     OPTIONS(cancel_rows, struct cancel_options), .run = run_cancel},
-    {.name = "retry", .words = "ITEM...", .summary = "New items for failed or canceled ones", .min_words = 1, .max_words = 1000, BOTH,
-     OPTIONS(retry_rows, struct change_options), .run = run_retry},
-    {.name = "delete", .words = "ITEM...", .summary = "Delete items; what runs is canceled", .min_words = 1, .max_words = 1000, BOTH,
-     OPTIONS(image_rows, struct change_options), .run = run_delete},
+    {.name = "show",
+     .words = "ITEM",
+     .summary = "One item and its pictures; with --json its whole session",
+     .min_words = 1,
+     .max_words = 1,
+     BOTH,
+     .run = run_show},
+    {.name = "cancel",
+     .words = "[ITEM...]",
+     .summary = "Cancel items, batches or all that is pending",
+     .max_words = -1,
+     BOTH,
+     OPTIONS(cancel_rows, struct cancel_options),
+     .run = run_cancel},
+    {.name = "retry",
+     .words = "ITEM...",
+     .summary = "New items for failed or canceled ones",
+     .min_words = 1,
+     .max_words = 1000,
+     BOTH,
+     OPTIONS(retry_rows, struct change_options),
+     .run = run_retry},
+    {.name = "delete",
+     .words = "ITEM...",
+     .summary = "Delete items; what runs is canceled",
+     .min_words = 1,
+     .max_words = 1000,
+     BOTH,
+     OPTIONS(image_rows, struct change_options),
+     .run = run_delete},
     {.name = "prune", .summary = "Delete every finished item", BOTH, OPTIONS(image_rows, struct change_options), .run = run_prune},
-    {.name = "clear", .summary = "Cancel what runs and delete every item", BOTH, OPTIONS(image_rows, struct change_options), .run = run_clear},
+    {.name = "clear",
+     .summary = "Cancel what runs and delete every item",
+     BOTH,
+     OPTIONS(image_rows, struct change_options),
+     .run = run_clear},
     {.name = "pause", .summary = "Start nothing new; what runs goes on", BOTH, .run = run_pause},
     {.name = "resume", .summary = "Go on after a pause", BOTH, .run = run_resume},
     {.name = "hold", .words = "ITEM...", .summary = "Keep a pending item from starting"},
     {.name = "release", .words = "ITEM...", .summary = "Let a held item start"},
     {.name = "move", .words = "ITEM", .summary = "Move a pending item"},
 };
-const struct command command_queue = {.name = "queue", .summary = "The queue: list, show, cancel, retry, delete, prune, clear, pause, resume", PARTS(parts)};
+const struct command command_queue = {
+    .name = "queue", .summary = "The queue: list, show, cancel, retry, delete, prune, clear, pause, resume", PARTS(parts)};

@@ -60,10 +60,11 @@ static enum status check(const struct invocation *in, const struct render_option
     return ST_OK;
 }
 
-static void fill_request(const struct invocation *in, const struct render_options *o, const json_t *model, uint32_t seed, struct picture_request *r)
+static void fill_request(const struct invocation *in, const struct render_options *o, const json_t *model, uint32_t seed,
+                         struct picture_request *r)
 {
     const json_t *d = json_object_get(model, "default_settings");
-    long long side = json_int(model, "sample_size", 0);     /* in pixels: the node has multiplied by 8 */
+    long long side = json_int(model, "sample_size", 0); /* in pixels: the node has multiplied by 8 */
     if (side <= 0)
         side = DEFAULT_SIDE;
     *r = (struct picture_request){
@@ -117,7 +118,8 @@ static void print_result(const struct invocation *in, const struct job *job, con
 }
 
 /* render_with does the job on the node it got. */
-static enum status render_with(const struct invocation *in, const struct render_options *o, uint32_t seed, struct job *job, struct error *err)
+static enum status render_with(const struct invocation *in, const struct render_options *o, uint32_t seed, struct job *job,
+                               struct error *err)
 {
     AUTO_JSON *models = NULL;
     json_t *args;
@@ -147,7 +149,8 @@ static int run(const struct invocation *in)
         (void)FAIL(&err, IO, "the system gives no random seed: give --seed");
         return report(&err);
     }
-    struct job_options jo = {.node = in->common.node, .config = o->config, .pattern = o->output, .may_start = true, .quiet = o->quiet, .tiles = o->tiles};
+    struct job_options jo = {
+        .node = in->common.node, .config = o->config, .pattern = o->output, .may_start = true, .quiet = o->quiet, .tiles = o->tiles};
     if (!jo.pattern) {
         snprintf(own_pattern, sizeof own_pattern, o->count.value > 1 ? "galley-%u-%%d.png" : "galley-%u.png", seed);
         jo.pattern = own_pattern;
@@ -167,6 +170,12 @@ static int run(const struct invocation *in)
 }
 
 const struct command command_render = {
-    .name = "render", .words = "PROMPT", .summary = "A picture from text; starts a private node for its own use when none runs",
-    .min_words = 1, .max_words = 1, .uses = USES_JSON | USES_NODE, OPTIONS(rows, struct render_options), .run = run,
+    .name = "render",
+    .words = "PROMPT",
+    .summary = "A picture from text; starts a private node for its own use when none runs",
+    .min_words = 1,
+    .max_words = 1,
+    .uses = USES_JSON | USES_NODE,
+    OPTIONS(rows, struct render_options),
+    .run = run,
 };

@@ -18,7 +18,8 @@ struct run_options {
 #define AT(member) offsetof(struct run_options, member)
 
 static const struct option_row run_rows[] = {
-    {"output", 'o', OPTION_TEXT, AT(output), 0, 0, "PATTERN", "Write the last picture that is not intermediate; %d numbers several items; - is stdout"},
+    {"output", 'o', OPTION_TEXT, AT(output), 0, 0, "PATTERN",
+     "Write the last picture that is not intermediate; %d numbers several items; - is stdout"},
     {"set", 0, OPTION_TEXTS, AT(set), 0, 0, "NODE.FIELD=VALUE", "Put a value over the graph's; may be repeated"},
     {"model", 'm', OPTION_TEXT, AT(model), 0, 0, "NAME", "Model for every main_model_loader, by name or key"},
     {"wait", 0, OPTION_FLAG, AT(wait), 0, 0, NULL, "Wait for the result (this is the default)"},
@@ -59,7 +60,8 @@ static enum status check(const struct invocation *in, const struct run_options *
     if (o->wait && o->detach)
         return FAIL(err, BAD_ARGUMENT, "--wait and --detach exclude each other");
     if (o->detach && o->output)
-        return FAIL(err, BAD_ARGUMENT, "-o needs the picture, --detach does not wait for it: leave one out, or fetch it later with 'galley images get'");
+        return FAIL(err, BAD_ARGUMENT,
+                    "-o needs the picture, --detach does not wait for it: leave one out, or fetch it later with 'galley images get'");
     if (in->common.json && o->output && strcmp(o->output, "-") == 0)
         return FAIL(err, BAD_ARGUMENT, "--json and -o - both want stdout: give -o a file");
     return ST_OK;
@@ -73,7 +75,7 @@ static void print_pictures(const struct invocation *in, const struct job *job, b
         print_json(json_incref(job_result(job)));
         return;
     }
-    json_array_foreach(json_object_get(job_result(job), "pictures"), i, row)
+    json_array_foreach (json_object_get(job_result(job), "pictures"), i, row)
         if (!to_stdout)
             puts(json_str(row, "path", json_str(row, "image_name", "")));
 }
@@ -81,7 +83,8 @@ static void print_pictures(const struct invocation *in, const struct job *job, b
 static enum status run_waiting(const struct invocation *in, const struct run_options *o, json_t *args, struct error *err)
 {
     struct job *job = NULL;
-    struct job_options jo = {.node = in->common.node, .config = o->config, .pattern = o->output, .may_start = true, .quiet = o->quiet, .tiles = o->tiles};
+    struct job_options jo = {
+        .node = in->common.node, .config = o->config, .pattern = o->output, .may_start = true, .quiet = o->quiet, .tiles = o->tiles};
     enum status s = job_open(&jo, &job, err);
     if (s == ST_OK)
         s = change_graph(job_client(job), o, args, err);
@@ -117,12 +120,22 @@ static int run_run(const struct invocation *in)
 }
 
 const struct command command_run = {
-    .name = "run", .words = "FILE", .summary = "Run a graph (or a batch, or a picture's own graph) and wait for it",
-    .details = "FILE is an InvokeAI graph, an enqueue body or a PNG that carries its graph; - is stdin. Without -o the names of the pictures are printed.",
-    .min_words = 1, .max_words = 1, .uses = USES_JSON | USES_NODE, OPTIONS(run_rows, struct run_options), .run = run_run,
+    .name = "run",
+    .words = "FILE",
+    .summary = "Run a graph (or a batch, or a picture's own graph) and wait for it",
+    .details = "FILE is an InvokeAI graph, an enqueue body or a PNG that carries its graph; - is stdin. Without -o the names of the "
+               "pictures are printed.",
+    .min_words = 1,
+    .max_words = 1,
+    .uses = USES_JSON | USES_NODE,
+    OPTIONS(run_rows, struct run_options),
+    .run = run_run,
 };
 
-struct submit_options { const char *key; bool front; };
+struct submit_options {
+    const char *key;
+    bool front;
+};
 static const struct option_row submit_rows[] = {
     {"key", 0, OPTION_TEXT, offsetof(struct submit_options, key), 0, 0, "KEY", "Idempotency key: the same key and body again add nothing"},
     {"front", 0, OPTION_FLAG, offsetof(struct submit_options, front), 0, 0, NULL, "Before everything that is pending"},
@@ -145,7 +158,13 @@ static int run_submit(const struct invocation *in)
 }
 
 const struct command command_submit = {
-    .name = "submit", .words = "FILE", .summary = "Add a batch to the queue and return; prints the batch id and the item ids",
+    .name = "submit",
+    .words = "FILE",
+    .summary = "Add a batch to the queue and return; prints the batch id and the item ids",
     .details = "FILE is an InvokeAI enqueue body {\"batch\": {...}} or a graph; - is stdin.",
-    .min_words = 1, .max_words = 1, .uses = USES_JSON | USES_NODE, OPTIONS(submit_rows, struct submit_options), .run = run_submit,
+    .min_words = 1,
+    .max_words = 1,
+    .uses = USES_JSON | USES_NODE,
+    OPTIONS(submit_rows, struct submit_options),
+    .run = run_submit,
 };

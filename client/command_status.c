@@ -7,10 +7,14 @@
 #include "client/worker_table.h"
 #include "common/json.h"
 
-struct status_options { bool ready, live; };
+struct status_options {
+    bool ready, live;
+};
 static const struct option_row rows[] = {
-    {"ready", 0, OPTION_FLAG, offsetof(struct status_options, ready), 0, 0, NULL, "Exit 0 if a job that comes now would start, 1 if not (and why), 3 without a node"},
-    {"live", 0, OPTION_FLAG, offsetof(struct status_options, live), 0, 0, NULL, "Exit 0 if the node answers within 5 s, 1 if it hangs, 3 without a node"},
+    {"ready", 0, OPTION_FLAG, offsetof(struct status_options, ready), 0, 0, NULL,
+     "Exit 0 if a job that comes now would start, 1 if not (and why), 3 without a node"},
+    {"live", 0, OPTION_FLAG, offsetof(struct status_options, live), 0, 0, NULL,
+     "Exit 0 if the node answers within 5 s, 1 if it hangs, 3 without a node"},
 };
 enum { LIVE_LIMIT_MS = 5000 };
 
@@ -22,7 +26,9 @@ static int live(const struct invocation *in)
     struct error err;
     char *answer = NULL;
     enum status s = node_connect(in->common.node, &c, &err);
-    static const struct { const char *op, *args; } questions[] = {{"status", NULL}, {"items", "{\"limit\":1}"}};
+    static const struct {
+        const char *op, *args;
+    } questions[] = {{"status", NULL}, {"items", "{\"limit\":1}"}};
     for (size_t i = 0; i < COUNT_OF(questions) && s == ST_OK; i++) {
         if (galley_call(c, questions[i].op, questions[i].args, LIVE_LIMIT_MS, &answer, &fault) != 0)
             s = error_from(&fault, &err);
@@ -69,9 +75,11 @@ static void print_status(const json_t *st)
     duration(json_int(node, "uptime_ms", 0), up);
     printf("node    %s%s%s\n", is_ready ? "ready" : "NOT READY: ", is_ready ? "" : json_str(st, "reason", "no reason given"),
            is_ready && json_flag(node, "paused", false) ? ", paused" : "");
-    printf("        galleyd %s, pid %lld, up %s, state in %s\n", json_str(node, "version", "?"), json_int(node, "pid", 0), up, json_str(node, "state_dir", "?"));
-    printf("queue   %lld pending, %lld in progress, %lld waiting; %lld completed, %lld failed, %lld canceled\n\n", json_int(q, "pending", 0),
-           json_int(q, "in_progress", 0), json_int(q, "waiting", 0), json_int(q, "completed", 0), json_int(q, "failed", 0), json_int(q, "canceled", 0));
+    printf("        galleyd %s, pid %lld, up %s, state in %s\n", json_str(node, "version", "?"), json_int(node, "pid", 0), up,
+           json_str(node, "state_dir", "?"));
+    printf("queue   %lld pending, %lld in progress, %lld waiting; %lld completed, %lld failed, %lld canceled\n\n",
+           json_int(q, "pending", 0), json_int(q, "in_progress", 0), json_int(q, "waiting", 0), json_int(q, "completed", 0),
+           json_int(q, "failed", 0), json_int(q, "canceled", 0));
     worker_table_print(json_object_get(st, "workers"));
 }
 
@@ -96,6 +104,10 @@ static int run(const struct invocation *in)
 }
 
 const struct command command_status = {
-    .name = "status", .summary = "The node at a glance: queue, workers, what is wrong", .max_words = 0, .uses = USES_JSON | USES_NODE,
-    OPTIONS(rows, struct status_options), .run = run,
+    .name = "status",
+    .summary = "The node at a glance: queue, workers, what is wrong",
+    .max_words = 0,
+    .uses = USES_JSON | USES_NODE,
+    OPTIONS(rows, struct status_options),
+    .run = run,
 };

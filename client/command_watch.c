@@ -9,17 +9,16 @@
 #include "client/terminal.h"
 #include "common/json.h"
 
-struct watch_options { bool all, tiles; };
+struct watch_options {
+    bool all, tiles;
+};
 static const struct option_row rows[] = {
     {"all", 'a', OPTION_FLAG, offsetof(struct watch_options, all), 0, 0, NULL, "Go on when the queue is empty, until Ctrl-C"},
     {"tiles", 0, OPTION_FLAG, offsetof(struct watch_options, tiles), 0, 0, NULL, "Previews in the terminal"},
 };
 enum { LOST_LIMIT_MS = 60000, FOREVER_LOST_LIMIT_MS = 86400000, PAGE = 1000 };
 
-static bool is_number(const char *text)
-{
-    return text[0] && strspn(text, "0123456789") == strlen(text) && strlen(text) < 17;
-}
+static bool is_number(const char *text) { return text[0] && strspn(text, "0123456789") == strlen(text) && strlen(text) < 17; }
 
 /* add_batch follows every item of a batch. */
 static enum status add_batch(galley_client *c, struct follow *f, const char *batch_id, struct error *err)
@@ -72,7 +71,10 @@ static int run(const struct invocation *in)
     struct error err;
     AUTO_NODE *c = NULL;
     struct follow *f = NULL;
-    struct follow_options fo = {.tiles = o->tiles, .json = in->common.json, .announce = true, .quiet = in->common.json && !terminal_is(2),
+    struct follow_options fo = {.tiles = o->tiles,
+                                .json = in->common.json,
+                                .announce = true,
+                                .quiet = in->common.json && !terminal_is(2),
                                 .lost_limit_ms = o->all ? FOREVER_LOST_LIMIT_MS : LOST_LIMIT_MS};
     if (o->all && in->n_words) {
         (void)FAIL(&err, BAD_ARGUMENT, "--all watches everything: leave '%.64s' out", in->words[0]);
@@ -92,7 +94,13 @@ static int run(const struct invocation *in)
 }
 
 const struct command command_watch = {
-    .name = "watch", .words = "[ITEM|BATCH]", .summary = "Follow an item, a batch, or all that runs until the queue is empty",
+    .name = "watch",
+    .words = "[ITEM|BATCH]",
+    .summary = "Follow an item, a batch, or all that runs until the queue is empty",
     .details = "Stacked bars on a terminal, one line a second elsewhere, one event a line with --json. Watching cancels nothing.",
-    .min_words = 0, .max_words = 1, .uses = USES_JSON | USES_NODE, OPTIONS(rows, struct watch_options), .run = run,
+    .min_words = 0,
+    .max_words = 1,
+    .uses = USES_JSON | USES_NODE,
+    OPTIONS(rows, struct watch_options),
+    .run = run,
 };

@@ -47,10 +47,10 @@ void worker_table_print(const json_t *workers)
     json_t *w;
     for (i = 0; i < COUNT_OF(head); i++)
         table_cell(&t, "%s", head[i]);
-    json_array_foreach(workers, i, w)
+    json_array_foreach (workers, i, w)
         worker_row(&t, w);
     table_print(&t, stdout);
-    json_array_foreach(workers, i, w) {
+    json_array_foreach (workers, i, w) {
         const char *reason = json_str(w, "reason", "");
         if (!reason[0])
             continue;
@@ -93,22 +93,23 @@ static int run_pause(const struct invocation *in)
     return ask_device(in, "pause", "is paused", "all workers are paused: what runs goes on, nothing new starts");
 }
 
-static int run_resume(const struct invocation *in)
-{
-    return ask_device(in, "resume", "goes on", "workers go on");
-}
+static int run_resume(const struct invocation *in) { return ask_device(in, "resume", "goes on", "workers go on"); }
 
-static int run_restart(const struct invocation *in)
-{
-    return ask_device(in, "worker_restart", "is being restarted", "");
-}
+static int run_restart(const struct invocation *in) { return ask_device(in, "worker_restart", "is being restarted", ""); }
 
 #define BOTH .uses = USES_JSON | USES_NODE
 static const struct command parts[] = {
     {.name = "list", .summary = "A row per device", BOTH, .run = run_list},
     {.name = "pause", .words = "[DEVICE]", .summary = "Start nothing new on a device, or on all", .max_words = 1, BOTH, .run = run_pause},
     {.name = "resume", .words = "[DEVICE]", .summary = "Go on after a pause", .max_words = 1, BOTH, .run = run_resume},
-    {.name = "restart", .words = "DEVICE", .summary = "Replace a worker; its item is queued again", .min_words = 1, .max_words = 1, BOTH, .run = run_restart},
+    {.name = "restart",
+     .words = "DEVICE",
+     .summary = "Replace a worker; its item is queued again",
+     .min_words = 1,
+     .max_words = 1,
+     BOTH,
+     .run = run_restart},
     {.name = "drain", .words = "DEVICE", .summary = "Let a worker finish and end"},
 };
-const struct command command_workers = {.name = "workers", .summary = "The workers, one a device: list, pause, resume, restart", PARTS(parts)};
+const struct command command_workers = {
+    .name = "workers", .summary = "The workers, one a device: list, pause, resume, restart", PARTS(parts)};

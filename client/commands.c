@@ -21,8 +21,8 @@ static const struct command user_parts[] = {
 const struct command command_users = {.name = "users", .summary = "Users of the node (multi-user mode)", PARTS(user_parts)};
 
 const struct command *const commands[] = {
-    &command_render, &command_run, &command_submit, &command_watch, &command_status, &command_queue, &command_workers, &command_models,
-    &command_images, &command_users, &command_config, &command_doctor,
+    &command_render,  &command_run,    &command_submit, &command_watch, &command_status, &command_queue,
+    &command_workers, &command_models, &command_images, &command_users, &command_config, &command_doctor,
 };
 const size_t n_commands = COUNT_OF(commands);
 
@@ -52,7 +52,8 @@ void command_help(const struct command *c, const char *name, struct buf *out)
         buf_printf(out, "\n'galley %s PART --help' says more about a part.\n", name);
         return;
     }
-    buf_printf(out, "galley %s%s%s%s\n\n%s.\n", name, c->n_options ? " [OPTIONS]" : "", c->words ? " " : "", c->words ? c->words : "", c->summary);
+    buf_printf(out, "galley %s%s%s%s\n\n%s.\n", name, c->n_options ? " [OPTIONS]" : "", c->words ? " " : "", c->words ? c->words : "",
+               c->summary);
     if (c->details)
         buf_printf(out, "%s\n", c->details);
     buf_puts(out, "\n");

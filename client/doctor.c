@@ -49,7 +49,8 @@ static struct config *check_config(json_t *list, const struct doctor_options *o,
     struct config *c = NULL;
     struct error err;
     if (config_load(o->config, p->config, &c, &err) != ST_OK) {
-        finding(list, "configuration", "problem", "correct it; 'galley config check' tries again, 'galley config example' shows every key", "%s", err.message);
+        finding(list, "configuration", "problem", "correct it; 'galley config check' tries again, 'galley config example' shows every key",
+                "%s", err.message);
         return NULL;
     }
     finding(list, "configuration", "ok", NULL, "%s", c->file ? c->file : "no file: built-in values and environment");
@@ -68,7 +69,8 @@ static void check_folder(json_t *list, const char *check, const char *dir)
     if (stat(dir, &st) != 0 && errno == ENOENT) {
         finding(list, check, "note", "nothing to do: the first start of galleyd makes it", "there is no folder '%s' yet", dir);
     } else if (stat(dir, &st) != 0) {
-        finding(list, check, "problem", "give this user the right to enter the folders above it, or set GALLEY_HOME", "cannot look at '%s': %s", dir, strerror(errno));
+        finding(list, check, "problem", "give this user the right to enter the folders above it, or set GALLEY_HOME",
+                "cannot look at '%s': %s", dir, strerror(errno));
     } else if (!S_ISDIR(st.st_mode)) {
         finding(list, check, "problem", "move the file away", "'%s' is not a folder", dir);
     } else if (st.st_uid != geteuid() && geteuid() != 0) {
@@ -140,20 +142,22 @@ static void check_answers(json_t *list, galley_client *c)
     size_t i;
     json_t *w;
     if (node_call(c, "status", NULL, &st, &err) != ST_OK) {
-        finding(list, "node", "problem", "look at its log; kill it if it hangs", "a node listens on %s but does not answer: %s", galley_url(c), err.message);
+        finding(list, "node", "problem", "look at its log; kill it if it hangs", "a node listens on %s but does not answer: %s",
+                galley_url(c), err.message);
         return;
     }
     const json_t *node = json_object_get(st, "node");
     if (json_flag(st, "ready", false))
-        finding(list, "node", "ok", NULL, "a node runs on %s: galleyd %s, pid %lld, ready", galley_url(c), json_str(node, "version", "?"), json_int(node, "pid", 0));
+        finding(list, "node", "ok", NULL, "a node runs on %s: galleyd %s, pid %lld, ready", galley_url(c), json_str(node, "version", "?"),
+                json_int(node, "pid", 0));
     else
-        finding(list, "node", json_flag(node, "paused", false) ? "note" : "problem", "see the reason; 'galley status' shows more", "a node runs on %s but is not ready: %s", galley_url(c),
-                json_str(st, "reason", "no reason given"));
-    json_array_foreach(json_object_get(st, "workers"), i, w) {
+        finding(list, "node", json_flag(node, "paused", false) ? "note" : "problem", "see the reason; 'galley status' shows more",
+                "a node runs on %s but is not ready: %s", galley_url(c), json_str(st, "reason", "no reason given"));
+    json_array_foreach (json_object_get(st, "workers"), i, w) {
         const char *reason = json_str(w, "reason", "");
         if (reason[0])
-            finding(list, "worker", strcmp(json_str(w, "state", ""), "quarantined") == 0 ? "problem" : "note", NULL, "%s is %s: %s", json_str(w, "device", "?"),
-                    json_str(w, "state", "?"), reason);
+            finding(list, "worker", strcmp(json_str(w, "state", ""), "quarantined") == 0 ? "problem" : "note", NULL, "%s is %s: %s",
+                    json_str(w, "device", "?"), json_str(w, "state", "?"), reason);
     }
 }
 
@@ -178,11 +182,13 @@ static void check_socket(json_t *list, const struct doctor_options *o, const str
     else if (s == ST_FORBIDDEN)
         finding(list, "socket", "problem", "run as its owner, or join its group", "%s", err.message);
     else if (s == ST_TIMEOUT)
-        finding(list, "socket", "problem", "another program has the socket, or the node hangs: 'ss -xlp' shows who listens; end it", "socket in use: %s", err.message);
+        finding(list, "socket", "problem", "another program has the socket, or the node hangs: 'ss -xlp' shows who listens; end it",
+                "socket in use: %s", err.message);
     else if (o->node)
         finding(list, "socket", "problem", "start galleyd, or give another --node", "%s", err.message);
     else if (there)
-        finding(list, "socket", "note", "nothing to do: the next start of galleyd replaces it", "stale socket '%s': its node is gone without a goodbye (killed, or a power failure)", path);
+        finding(list, "socket", "note", "nothing to do: the next start of galleyd replaces it",
+                "stale socket '%s': its node is gone without a goodbye (killed, or a power failure)", path);
     else
         finding(list, "node", "note", "'galleyd' starts one; 'galley render' does without", "no node runs here (no socket '%s')", path);
     galley_close(c);

@@ -1,8 +1,8 @@
 /* The part of the doctor that looks at devices and models. */
 #pragma once
-#include <jansson.h>
 #include "common/config.h"
 #include "common/paths.h"
+#include <jansson.h>
 
 /* finding appends one line to the doctor's list: LEVEL "ok", "note" or "problem"; REMEDY may be NULL. */
 void finding(json_t *list, const char *check, const char *level, const char *remedy, const char *fmt, ...) PRINTF_LIKE(5, 6);

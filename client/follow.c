@@ -14,11 +14,11 @@
 #include "proto/limits.h"
 
 enum {
-    FRAME_MS = 66,          /* bars are drawn at most 15 times a second */
-    LINE_MS = 1000,         /* the same for lines where there is no terminal */
-    ASK_MS = 1000,          /* after so long without an event the node is asked */
-    ASK_LIMIT_MS = 2000,    /* a node that does not answer counts as gone, and a signal waits no longer */
-    WAKE_MS = 100,          /* a signal is noticed within */
+    FRAME_MS = 66,       /* bars are drawn at most 15 times a second */
+    LINE_MS = 1000,      /* the same for lines where there is no terminal */
+    ASK_MS = 1000,       /* after so long without an event the node is asked */
+    ASK_LIMIT_MS = 2000, /* a node that does not answer counts as gone, and a signal waits no longer */
+    WAKE_MS = 100,       /* a signal is noticed within */
     PAGE = 1000,
 };
 
@@ -26,17 +26,17 @@ struct follow {
     galley_client *client;
     galley_feed *feed;
     struct follow_options options;
-    struct follow_item *items;      /* ascending by id */
+    struct follow_item *items; /* ascending by id */
     size_t n, n_open;
     char batch_id[80];
     galley_item *shown;
     size_t n_shown, shown_room;
     struct painter painter;
-    int columns, rows;              /* of the terminal when it was last drawn on */
+    int columns, rows; /* of the terminal when it was last drawn on */
     char note[160], last_line[512];
     bool terminal, everything, dirty, busy;
-    bool note_is_of_waiting;        /* and goes once something of ours runs */
-    int64_t began_ms, drawn_ms, heard_ms, asked_ms, lost_ms;      /* lost_ms -1: the node is there */
+    bool note_is_of_waiting;                                 /* and goes once something of ours runs */
+    int64_t began_ms, drawn_ms, heard_ms, asked_ms, lost_ms; /* lost_ms -1: the node is there */
 };
 
 enum status follow_new(galley_client *c, const struct follow_options *o, struct follow **ret, struct error *err)
@@ -139,7 +139,8 @@ static void end_item(struct follow *f, int64_t id, const char *status, const jso
     if (f->options.announce && !f->options.json) {
         char line[1100];
         const char *device = json_str(row, "device", ""), *why = json_str(row, "error_message", "");
-        snprintf(line, sizeof line, "item %lld %s%s%s%s%.900s", (long long)id, status, device[0] ? " on " : "", device, why[0] ? ": " : "", why);
+        snprintf(line, sizeof line, "item %lld %s%s%s%s%.900s", (long long)id, status, device[0] ? " on " : "", device, why[0] ? ": " : "",
+                 why);
         AUTO_BUF clean = BUF_INIT;
         text_put(&clean, line, -1);
         say(f, clean.data ? clean.data : "");
@@ -158,7 +159,7 @@ static void take_rows(struct follow *f, const json_t *rows)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(rows, i, row) {
+    json_array_foreach (rows, i, row) {
         int64_t id = json_int(row, "item_id", 0);
         if (find(f, id) && is_end(json_str(row, "status", "")))
             end_item(f, id, json_str(row, "status", ""), row);
@@ -189,7 +190,8 @@ static enum status ask_each(struct follow *f, struct error *err)
         AUTO_JSON *answer = NULL;
         if (f->items[i].status[0])
             continue;
-        enum status s = node_call_within(f->client, ASK_LIMIT_MS, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &answer, err);
+        enum status s =
+            node_call_within(f->client, ASK_LIMIT_MS, "item", json_pack("{s:I}", "item_id", (json_int_t)f->items[i].item_id), &answer, err);
         const json_t *row = s == ST_OK ? json_object_get(answer, "item") : NULL;
         if (s == ST_NOT_FOUND)
             end_item(f, f->items[i].item_id, "deleted", NULL);
@@ -217,7 +219,7 @@ static enum status ask_node(struct follow *f, struct error *err)
     f->note_is_of_waiting = false;
     if (json_flag(node, "paused", false))
         snprintf(f->note, sizeof f->note, "the queue is paused: 'galley queue resume' lets it go on (%lld pending)", pending);
-    else if (!json_flag(status, "ready", true) && clock_ms() - f->began_ms >= ASK_MS)      /* a worker may be starting */
+    else if (!json_flag(status, "ready", true) && clock_ms() - f->began_ms >= ASK_MS) /* a worker may be starting */
         snprintf(f->note, sizeof f->note, "the node is not ready: %s", json_str(status, "reason", "no reason given"));
     else if ((f->note_is_of_waiting = f->n_shown == 0 && f->busy))
         snprintf(f->note, sizeof f->note, "waiting: %lld pending, %lld running on the node", pending, running);
@@ -245,28 +247,42 @@ static void choose_shown(struct follow *f)
         f->note[0] = 0;
 }
 
+/* view_of is what a frame shows: the running items, and a line on why there are none, or on how far a batch is. */
+static struct progress_view view_of(struct follow *f, char count[48])
+{
+    struct progress_view v = {.items = f->shown, .n = f->n_shown, .note = f->note[0] ? f->note : NULL, .columns = f->columns};
+    if (!v.note && f->n > 1) {
+        snprintf(count, 48, "%zu of %zu done", f->n - f->n_open, f->n);
+        v.note = count;
+    }
+    return v;
+}
+
 static void draw_terminal(struct follow *f, bool last)
 {
     AUTO_BUF lines = BUF_INIT;
+    char count[48];
     terminal_size(STDERR_FILENO, &f->columns, &f->rows);
-    const int columns = f->columns, rows = f->rows;
-    struct progress_view v = {f->shown, f->n_shown, f->note[0] ? f->note : NULL, columns, rows - 1, terminal_color(STDERR_FILENO), terminal_utf8()};
+    struct progress_view v = view_of(f, count);
+    v.max_lines = f->rows - 1;
+    v.color = terminal_color(STDERR_FILENO);
+    v.utf8 = terminal_utf8();
     if (!last) {
         if (f->options.tiles)
-            tiles_lines(f->shown, f->n_shown, columns, (rows - 1) / 2, &lines);
-        if (lines.len)
-            for (const char *p = lines.data; (p = strchr(p, '\n')); p++)
-                v.max_lines--;
+            tiles_lines(f->shown, f->n_shown, f->columns, (f->rows - 1) / 2, &lines);
+        for (const char *p = lines.data; p && (p = strchr(p, '\n')); p++)
+            v.max_lines--;
         progress_bars(&v, &lines);
     }
-    painter_show(&f->painter, STDERR_FILENO, lines.data, lines.len, columns);
+    painter_show(&f->painter, STDERR_FILENO, lines.data, lines.len, f->columns);
 }
 
 static void draw_line(struct follow *f)
 {
     AUTO_BUF line = BUF_INIT;
-    struct progress_view v = {f->shown, f->n_shown, f->note[0] ? f->note : NULL, 80, 1, false, false};
-    if (f->n_shown == 0 && !f->note[0])
+    char count[48];
+    struct progress_view v = view_of(f, count);
+    if (v.n == 0 && !v.note)
         return;
     progress_line(&v, &line);
     if (!line.data || strncmp(line.data, f->last_line, sizeof f->last_line - 1) == 0)
@@ -330,7 +346,8 @@ static enum status take_loss(struct follow *f, struct error *err)
     f->dirty = true;
     if (now - f->lost_ms < f->options.lost_limit_ms)
         return ST_OK;
-    return FAIL(err, UNREACHABLE, "the node %s has been gone for %lld s; what was queued there goes on when it is back: see 'galley queue list'",
+    return FAIL(err, UNREACHABLE,
+                "the node %s has been gone for %lld s; what was queued there goes on when it is back: see 'galley queue list'",
                 galley_url(f->client), (long long)(f->options.lost_limit_ms / 1000));
 }
 
@@ -375,7 +392,7 @@ static enum status step(struct follow *f, struct error *err)
 
 enum status follow_items_done(struct follow *f, struct error *err)
 {
-    while (f->n_open)       /* the feed begins with a resync: what has ended before is asked for */
+    while (f->n_open) /* the feed begins with a resync: what has ended before is asked for */
         TRY(step(f, err));
     draw(f, true);
     return ST_OK;

@@ -52,15 +52,12 @@ static enum status parse(const char *path, const struct buf *bytes, json_t **ret
     if (s == ST_OK)
         return ST_OK;
     if (err)
-        err->code = ST_BAD_REQUEST;     /* whatever is wrong with the file: it is bad input */
+        err->code = ST_BAD_REQUEST; /* whatever is wrong with the file: it is bad input */
     error_prefix(err, "%s", path);
     return ST_BAD_REQUEST;
 }
 
-static json_t *wrap(const char *key, json_t *value)
-{
-    return json_pack("{s:o}", key, value);
-}
+static json_t *wrap(const char *key, json_t *value) { return json_pack("{s:o}", key, value); }
 
 enum status graph_input_read(const char *path, json_t **ret, struct error *err)
 {
@@ -78,28 +75,30 @@ enum status graph_input_read(const char *path, json_t **ret, struct error *err)
     }
     const json_t *nodes = json_object_get(j, "nodes");
     if (json_is_array(nodes))
-        return FAIL(err, NOT_AVAILABLE, "%s: this is an editor workflow (its nodes are a list); workflows are not available in this version: save the graph instead", path);
+        return FAIL(
+            err, NOT_AVAILABLE,
+            "%s: this is an editor workflow (its nodes are a list); workflows are not available in this version: save the graph instead",
+            path);
     if (!json_is_object(nodes))
-        return FAIL(err, BAD_REQUEST, "%s: this is no graph: expected {\"nodes\": {...}, \"edges\": [...]}, a batch with a graph, or an enqueue body", path);
+        return FAIL(err, BAD_REQUEST,
+                    "%s: this is no graph: expected {\"nodes\": {...}, \"edges\": [...]}, a batch with a graph, or an enqueue body", path);
     *ret = wrap("batch", json_pack("{s:O s:i s:s}", "graph", j, "runs", 1, "origin", "galley"));
     return ST_OK;
 }
 
-static json_t *nodes_of(json_t *args)
-{
-    return json_object_get(json_object_get(json_object_get(args, "batch"), "graph"), "nodes");
-}
+static json_t *nodes_of(json_t *args) { return json_object_get(json_object_get(json_object_get(args, "batch"), "graph"), "nodes"); }
 
 static enum status no_node(json_t *nodes, const char *id, struct error *err)
 {
     const char *names[MAX_NAMES], *key;
     size_t n = 0;
     json_t *node;
-    json_object_foreach(nodes, key, node)
+    json_object_foreach (nodes, key, node)
         if (n < MAX_NAMES)
             names[n++] = key;
     const char *near = nearest_name(id, names, n);
-    return FAIL(err, NOT_FOUND, "--set: the graph has no node '%.128s'%s%.128s%s", id, near ? ": is '" : "", near ? near : "", near ? "' meant?" : "");
+    return FAIL(err, NOT_FOUND, "--set: the graph has no node '%.128s'%s%.128s%s", id, near ? ": is '" : "", near ? near : "",
+                near ? "' meant?" : "");
 }
 
 enum status graph_input_set(json_t *args, const char *assignment, struct error *err)
@@ -134,7 +133,7 @@ enum status graph_input_model(json_t *args, const json_t *row, struct error *err
     const char *key;
     json_t *node;
     size_t n = 0;
-    json_object_foreach(nodes_of(args), key, node) {
+    json_object_foreach (nodes_of(args), key, node) {
         if (strcmp(json_str(node, "type", ""), "main_model_loader") != 0)
             continue;
         json_object_set_new(node, "model", model_reference(row));
@@ -149,7 +148,7 @@ int64_t graph_input_count(const json_t *args)
     size_t i;
     json_t *group;
     double n = (double)json_int(batch, "runs", 1);
-    json_array_foreach(json_object_get(batch, "data"), i, group)
+    json_array_foreach (json_object_get(batch, "data"), i, group)
         n *= (double)json_array_size(json_object_get(json_array_get(group, 0), "items"));
     return n < 1 ? 1 : n > LIMIT_BATCH_ITEMS ? LIMIT_BATCH_ITEMS : (int64_t)n;
 }

@@ -1,8 +1,8 @@
 /* What 'run' and 'submit' are given: a graph, an enqueue body, or a picture that carries its graph. */
 #pragma once
+#include "common/error.h"
 #include <jansson.h>
 #include <stdint.h>
-#include "common/error.h"
 
 /* graph_input_read reads PATH ("-": stdin) and returns the arguments of enqueue (caller decrefs). A graph {"nodes", "edges"}, a batch
  * {"graph", ...}, an enqueue body {"batch": {...}, ...}, or a PNG with an invokeai_graph text. NOT_AVAILABLE for an editor workflow,

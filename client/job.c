@@ -15,7 +15,7 @@ struct job {
     struct job_options options;
     galley_client *client;
     struct private_node *private_node;
-    json_t *result, *ids, *pictures;        /* the last two are members of the first */
+    json_t *result, *ids, *pictures; /* the last two are members of the first */
     struct error save_error;
     bool save_failed;
 };
@@ -50,21 +50,15 @@ void job_close(struct job *j)
     free(j);
 }
 
-galley_client *job_client(const struct job *j)
-{
-    return j->client;
-}
+galley_client *job_client(const struct job *j) { return j->client; }
 
-json_t *job_result(const struct job *j)
-{
-    return j->result;
-}
+json_t *job_result(const struct job *j) { return j->result; }
 
 static int64_t number_of(const struct job *j, int64_t item_id)
 {
     size_t i;
     json_t *id;
-    json_array_foreach(j->ids, i, id)
+    json_array_foreach (j->ids, i, id)
         if (json_integer_value(id) == item_id)
             return (int64_t)i + 1;
     return 0;
@@ -92,7 +86,7 @@ static void on_end(void *arg, const struct follow_item *it)
     if (strcmp(it->status, "completed") != 0)
         return;
     enum status s = save(j, it->item_id, &err);
-    bool none_asked = s == ST_NOT_FOUND && !j->options.pattern;     /* a graph without pictures is no failure then */
+    bool none_asked = s == ST_NOT_FOUND && !j->options.pattern; /* a graph without pictures is no failure then */
     if (s != ST_OK && !none_asked && !j->save_failed) {
         j->save_failed = true;
         j->save_error = err;
@@ -127,16 +121,19 @@ static enum status cancel_all(struct job *j, struct error *err)
     const char *batch_id = json_str(j->result, "batch_id", NULL);
     if (j->private_node || !batch_id)
         return FAIL(err, CANCELED, "interrupted");
-    if (node_call_within(j->client, CANCEL_LIMIT_MS, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &fault) == ST_OK)
+    if (node_call_within(j->client, CANCEL_LIMIT_MS, "cancel_by_batch_ids", json_pack("{s:[s]}", "batch_ids", batch_id), &answer, &fault) ==
+        ST_OK)
         return FAIL(err, CANCELED, "interrupted: the job is canceled");
-    return FAIL(err, CANCELED, "interrupted, and the job could not be canceled ('galley queue cancel --batch %s' tries again): %.500s", batch_id, fault.message);
+    return FAIL(err, CANCELED, "interrupted, and the job could not be canceled ('galley queue cancel --batch %s' tries again): %.500s",
+                batch_id, fault.message);
 }
 
 static enum status verdict(const struct job *j, const struct follow *f, struct error *err)
 {
     const struct follow_item *failed = follow_failed(f);
     if (failed && strcmp(failed->status, "failed") == 0)
-        return FAIL(err, NODE_FAILED, "item %lld failed: %s", (long long)failed->item_id, failed->error[0] ? failed->error : "no reason is recorded");
+        return FAIL(err, NODE_FAILED, "item %lld failed: %s", (long long)failed->item_id,
+                    failed->error[0] ? failed->error : "no reason is recorded");
     if (failed)
         return FAIL(err, NODE_FAILED, "item %lld was %s on the node", (long long)failed->item_id, failed->status);
     if (j->save_failed) {
@@ -149,7 +146,10 @@ static enum status verdict(const struct job *j, const struct follow *f, struct e
 enum status job_run(struct job *j, json_t *args, struct error *err)
 {
     struct follow *f = NULL;
-    struct follow_options o = {.quiet = j->options.quiet, .tiles = j->options.tiles, .on_end = on_end, .arg = j,
+    struct follow_options o = {.quiet = j->options.quiet,
+                               .tiles = j->options.tiles,
+                               .on_end = on_end,
+                               .arg = j,
                                .lost_limit_ms = j->private_node ? PRIVATE_LOST_LIMIT_MS : LOST_LIMIT_MS};
     enum status s = follow_new(j->client, &o, &f, err);
     if (s == ST_OK)
@@ -168,7 +168,4 @@ enum status job_run(struct job *j, json_t *args, struct error *err)
     return s;
 }
 
-int job_exit_code(enum status s)
-{
-    return s == ST_CANCELED ? EXIT_INTERRUPTED : exit_code_of(s);
-}
+int job_exit_code(enum status s) { return s == ST_CANCELED ? EXIT_INTERRUPTED : exit_code_of(s); }

@@ -12,11 +12,13 @@
 static void print_overview(FILE *to)
 {
     fputs("galley: pictures from text, on this machine or a render node.\n\n"
-          "  galley render \"a red apple\" -o apple.png      a picture from text; no node needed\n\n", to);
+          "  galley render \"a red apple\" -o apple.png      a picture from text; no node needed\n\n",
+          to);
     for (size_t i = 0; i < n_commands; i++)
         fprintf(to, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n'galley COMMAND --help' says more. Exit codes: 0 done, 1 the job failed, 2 wrong usage or input, 3 no node reachable,\n"
-          "4 refused, 130 interrupted.\n", to);
+          "4 refused, 130 interrupted.\n",
+          to);
 }
 
 static int unknown_command(const char *name, const char *group, const struct command *parts, size_t n)
@@ -112,7 +114,8 @@ static int dispatch(int argc, char **argv)
     }
     for (size_t i = 0; i < n_commands; i++)
         if (strcmp(commands[i]->name, argv[1]) == 0)
-            return commands[i]->n_parts ? run_group(commands[i], argc - 2, argv + 2) : run_command(commands[i], argv[1], argc - 2, argv + 2);
+            return commands[i]->n_parts ? run_group(commands[i], argc - 2, argv + 2)
+                                        : run_command(commands[i], argv[1], argc - 2, argv + 2);
     return unknown_command(argv[1], "", NULL, 0);
 }
 

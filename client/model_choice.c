@@ -7,8 +7,8 @@
 
 json_t *model_reference(const json_t *row)
 {
-    return json_pack("{s:s s:s s:s s:s s:s}", "key", json_str(row, "key", ""), "hash", json_str(row, "hash", ""), "name", json_str(row, "name", ""),
-                     "base", json_str(row, "base", ""), "type", json_str(row, "type", "main"));
+    return json_pack("{s:s s:s s:s s:s s:s}", "key", json_str(row, "key", ""), "hash", json_str(row, "hash", ""), "name",
+                     json_str(row, "name", ""), "base", json_str(row, "base", ""), "type", json_str(row, "type", "main"));
 }
 
 enum status model_choose(const json_t *models, const char *name, const json_t **ret, struct error *err)
@@ -17,10 +17,11 @@ enum status model_choose(const json_t *models, const char *name, const json_t **
     json_t *row;
     AUTO_BUF names = BUF_INIT;
     const json_t *first = NULL;
-    json_array_foreach(json_object_get(models, "models"), i, row) {
+    json_array_foreach (json_object_get(models, "models"), i, row) {
         if (strcmp(json_str(row, "type", "main"), "main") != 0)
             continue;
-        if (name ? strcmp(json_str(row, "name", ""), name) == 0 || strcmp(json_str(row, "key", ""), name) == 0 : json_flag(row, "default", false)) {
+        if (name ? strcmp(json_str(row, "name", ""), name) == 0 || strcmp(json_str(row, "key", ""), name) == 0
+                 : json_flag(row, "default", false)) {
             *ret = row;
             return ST_OK;
         }

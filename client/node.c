@@ -48,7 +48,8 @@ enum status node_call_within(galley_client *c, int limit_ms, const char *op, jso
         return error_from(&fault, err);
     enum status s = json_parse(answer, strlen(answer), LIMIT_REPLY_BYTES, ret, err);
     galley_free(answer);
-    return s == ST_OK ? ST_OK : FAIL(err, PROTOCOL, "the node's answer to '%s' is not valid JSON: are node and client of the same version?", op);
+    return s == ST_OK ? ST_OK
+                      : FAIL(err, PROTOCOL, "the node's answer to '%s' is not valid JSON: are node and client of the same version?", op);
 }
 
 enum status node_ask(const struct invocation *in, const char *op, json_t *args, json_t **ret, struct error *err)
@@ -65,18 +66,18 @@ enum status node_ask(const struct invocation *in, const char *op, json_t *args, 
 int exit_code_of(enum status code)
 {
     switch (code) {
-    case ST_OK:
-        return EXIT_DONE;
-    case ST_UNREACHABLE: case ST_TIMEOUT:
-        return EXIT_NO_NODE;
-    case ST_QUEUE_FULL: case ST_FORBIDDEN: case ST_BUSY:
-        return EXIT_REFUSED;
-    case ST_BAD_CONFIG: case ST_NO_DEVICE:
-        return EXIT_USAGE;
-    case ST_NODE_FAILED: case ST_POISON: case ST_EXPIRED:
-        return EXIT_FAILED;
-    default:
-        return status_action(code) == ACT_CALLER ? EXIT_USAGE : EXIT_FAILED;
+    case ST_OK: return EXIT_DONE;
+    case ST_UNREACHABLE:
+    case ST_TIMEOUT: return EXIT_NO_NODE;
+    case ST_QUEUE_FULL:
+    case ST_FORBIDDEN:
+    case ST_BUSY: return EXIT_REFUSED;
+    case ST_BAD_CONFIG:
+    case ST_NO_DEVICE: return EXIT_USAGE;
+    case ST_NODE_FAILED:
+    case ST_POISON:
+    case ST_EXPIRED: return EXIT_FAILED;
+    default: return status_action(code) == ACT_CALLER ? EXIT_USAGE : EXIT_FAILED;
     }
 }
 

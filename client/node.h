@@ -1,9 +1,9 @@
 /* The node at the other end: calls over libgalley with this program's errors, and what they mean for the exit code. */
 #pragma once
-#include <jansson.h>
 #include "client/command.h"
 #include "common/error.h"
 #include "proto/client.h"
+#include <jansson.h>
 
 static inline void node_cleanup(galley_client **c) { galley_close(*c); }
 #define AUTO_NODE __attribute__((cleanup(node_cleanup))) galley_client

@@ -10,10 +10,7 @@
 
 enum { MAX_NAMES = 128, SIZE_STEP = 8 };
 
-bool options_takes_value(enum option_kind kind)
-{
-    return kind != OPTION_FLAG && kind != OPTION_LATER;
-}
+bool options_takes_value(enum option_kind kind) { return kind != OPTION_FLAG && kind != OPTION_LATER; }
 
 static const struct option_row *find_long(const struct option_set *sets, size_t n_sets, const char *name, size_t len, void **ret_into)
 {
@@ -87,7 +84,8 @@ static enum status read_size(const struct option_row *row, const char *text, str
     if (!right)
         return FAIL(err, BAD_ARGUMENT, "--%s takes WIDTHxHEIGHT in pixels, such as 512x768, not '%.64s'", row->name, text);
     if (w % SIZE_STEP || h % SIZE_STEP || (double)w < row->min || (double)h < row->min || (double)w > row->max || (double)h > row->max)
-        return FAIL(err, BAD_ARGUMENT, "--%s %.64s: width and height must be multiples of %d from %.0f to %.0f", row->name, text, SIZE_STEP, row->min, row->max);
+        return FAIL(err, BAD_ARGUMENT, "--%s %.64s: width and height must be multiples of %d from %.0f to %.0f", row->name, text, SIZE_STEP,
+                    row->min, row->max);
     *ret = (struct size){true, w, h};
     return ST_OK;
 }
@@ -96,12 +94,8 @@ static enum status store(const struct option_row *row, void *into, const char *t
 {
     void *at = (char *)into + row->offset;
     switch (row->kind) {
-    case OPTION_FLAG:
-        *(bool *)at = true;
-        return ST_OK;
-    case OPTION_TEXT:
-        *(const char **)at = text;
-        return ST_OK;
+    case OPTION_FLAG: *(bool *)at = true; return ST_OK;
+    case OPTION_TEXT: *(const char **)at = text; return ST_OK;
     case OPTION_TEXTS: {
         struct texts *t = at;
         if (t->n == sizeof t->items / sizeof *t->items)
@@ -121,16 +115,15 @@ static enum status store(const struct option_row *row, void *into, const char *t
         d->given = true;
         return ST_OK;
     }
-    case OPTION_SIZE:
-        return read_size(row, text, at, err);
-    case OPTION_LATER:
-        break;
+    case OPTION_SIZE: return read_size(row, text, at, err);
+    case OPTION_LATER: break;
     }
     return FAIL(err, NOT_AVAILABLE, "option --%s is not available in this version", row->name);
 }
 
 /* value_of finds the value of ROW: what follows '=' or the letter, else the next word. */
-static enum status value_of(const struct option_row *row, const char *attached, int argc, char **argv, int *i, const char **ret, struct error *err)
+static enum status value_of(const struct option_row *row, const char *attached, int argc, char **argv, int *i, const char **ret,
+                            struct error *err)
 {
     if (!options_takes_value(row->kind)) {
         if (attached && row->kind == OPTION_FLAG)
@@ -175,7 +168,8 @@ static enum status parse_letters(const struct option_set *sets, size_t n_sets, i
     return ST_OK;
 }
 
-enum status options_parse(const struct option_set *sets, size_t n_sets, int argc, char **argv, char **ret_words, int *ret_n, struct error *err)
+enum status options_parse(const struct option_set *sets, size_t n_sets, int argc, char **argv, char **ret_words, int *ret_n,
+                          struct error *err)
 {
     int n = 0;
     bool only_words = false;

@@ -1,13 +1,13 @@
 /* A block of lines at the bottom of a terminal that is drawn over itself. */
 #pragma once
+#include "common/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
-#include "common/buf.h"
 
 enum { PAINTER_LINES = 512 };
 struct painter {
-    size_t n;                       /* lines that stand there now */
-    int widths[PAINTER_LINES];      /* their cells: a terminal made narrower has wrapped the wide ones */
+    size_t n;                  /* lines that stand there now */
+    int widths[PAINTER_LINES]; /* their cells: a terminal made narrower has wrapped the wide ones */
 };
 
 /* painter_frame appends to OUT what turns the block into LINES (each ended by a newline; the cursor is left below the last), for a terminal

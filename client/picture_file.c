@@ -57,10 +57,7 @@ enum status pattern_name(const char *pattern, int64_t number, char ret[FILE_NAME
     return ST_OK;
 }
 
-static bool is_stdout(const char *path)
-{
-    return strcmp(path, "-") == 0;
-}
+static bool is_stdout(const char *path) { return strcmp(path, "-") == 0; }
 
 /* is_special is true for what exists and is neither a regular file nor a folder: a device, a pipe. */
 static bool is_special(const char *path)
@@ -84,7 +81,9 @@ static enum status check_extension(const char *name, struct error *err)
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < COUNT_OF(others); i++)
         if (strcasecmp(dot, others[i]) == 0)
-            return FAIL(err, NOT_AVAILABLE, "-o '%s': pictures are written as PNG, another format is not available in this version: end the name in .png", name);
+            return FAIL(err, NOT_AVAILABLE,
+                        "-o '%s': pictures are written as PNG, another format is not available in this version: end the name in .png",
+                        name);
     return ST_OK;
 }
 
@@ -103,7 +102,8 @@ enum status pattern_check(const char *pattern, int64_t count, struct error *err)
     if (is_special(name))
         return ST_OK;
     if (count > 1 && !pattern_numbers(pattern))
-        return FAIL(err, BAD_ARGUMENT, "-o '%s' names one file for %lld pictures: put %%d where the number goes", pattern, (long long)count);
+        return FAIL(err, BAD_ARGUMENT, "-o '%s' names one file for %lld pictures: put %%d where the number goes", pattern,
+                    (long long)count);
     TRY(check_extension(name, err));
     if ((stat(name, &st) == 0 && S_ISDIR(st.st_mode)) || name[strlen(name) - 1] == '/')
         return FAIL(err, BAD_ARGUMENT, "-o '%s' is a folder: add a file name", name);
@@ -166,7 +166,7 @@ enum status picture_of_item(galley_client *c, int64_t item_id, json_t **ret, str
     size_t i;
     json_t *row;
     TRY(node_call(c, "images", json_pack("{s:I s:i}", "item_id", (json_int_t)item_id, "limit", 1000), &page, err));
-    json_array_foreach(json_object_get(page, "images"), i, row)     /* newest first */
+    json_array_foreach (json_object_get(page, "images"), i, row) /* newest first */
         if (!json_flag(row, "is_intermediate", false)) {
             *ret = json_incref(row);
             return ST_OK;

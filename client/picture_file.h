@@ -1,11 +1,11 @@
 /* Picture files: numbered names, and files that appear whole or not at all. */
 #pragma once
+#include "common/error.h"
+#include "proto/client.h"
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <jansson.h>
-#include "common/error.h"
-#include "proto/client.h"
 
 enum { FILE_NAME_BYTES = 4096 };
 

@@ -7,7 +7,10 @@
 #include "common/buf.h"
 #include "common/json.h"
 
-static const struct { const char *name; bool here; } schedulers[] = {
+static const struct {
+    const char *name;
+    bool here;
+} schedulers[] = {
 #define SCHEDULER(name, available) {#name, available},
 #include "graph/schedulers.def"
 };
@@ -46,16 +49,16 @@ static void add_node(json_t *nodes, const char *id, const char *type, bool inter
 
 static void add_edge(json_t *edges, const char *from, const char *output, const char *to, const char *input)
 {
-    json_array_append_new(edges, json_pack("{s:{s:s s:s} s:{s:s s:s}}", "source", "node_id", from, "field", output, "destination", "node_id", to,
-                                           "field", input));
+    json_array_append_new(edges, json_pack("{s:{s:s s:s} s:{s:s s:s}}", "source", "node_id", from, "field", output, "destination",
+                                           "node_id", to, "field", input));
 }
 
 static json_t *metadata(const struct picture_request *r)
 {
-    return json_pack("{s:s s:s s:s s:I s:I s:I s:I s:f s:s s:s s:I s:o}", "generation_mode", "txt2img", "positive_prompt", r->prompt, "negative_prompt",
-                     r->negative, "width", (json_int_t)r->width, "height", (json_int_t)r->height, "seed", (json_int_t)r->seed, "steps",
-                     (json_int_t)r->steps, "cfg_scale", r->cfg, "scheduler", r->scheduler, "rand_device", "cpu", "clip_skip",
-                     (json_int_t)r->clip_skip, "model", model_reference(r->model));
+    return json_pack("{s:s s:s s:s s:I s:I s:I s:I s:f s:s s:s s:I s:o}", "generation_mode", "txt2img", "positive_prompt", r->prompt,
+                     "negative_prompt", r->negative, "width", (json_int_t)r->width, "height", (json_int_t)r->height, "seed",
+                     (json_int_t)r->seed, "steps", (json_int_t)r->steps, "cfg_scale", r->cfg, "scheduler", r->scheduler, "rand_device",
+                     "cpu", "clip_skip", (json_int_t)r->clip_skip, "model", model_reference(r->model));
 }
 
 static json_t *graph_of(const struct picture_request *r)
@@ -69,10 +72,12 @@ static json_t *graph_of(const struct picture_request *r)
     }
     add_node(nodes, "pos_cond", "compel", true, json_pack("{s:s}", "prompt", r->prompt));
     add_node(nodes, "neg_cond", "compel", true, json_pack("{s:s}", "prompt", r->negative));
-    add_node(nodes, "noise", "noise", true, json_pack("{s:I s:I s:I s:b}", "seed", (json_int_t)r->seed, "width", (json_int_t)r->width, "height",
-                                                      (json_int_t)r->height, "use_cpu", 1));
-    add_node(nodes, "denoise_latents", "denoise_latents", true, json_pack("{s:I s:f s:s s:i s:i}", "steps", (json_int_t)r->steps, "cfg_scale", r->cfg,
-                                                                          "scheduler", r->scheduler, "denoising_start", 0, "denoising_end", 1));
+    add_node(nodes, "noise", "noise", true,
+             json_pack("{s:I s:I s:I s:b}", "seed", (json_int_t)r->seed, "width", (json_int_t)r->width, "height", (json_int_t)r->height,
+                       "use_cpu", 1));
+    add_node(nodes, "denoise_latents", "denoise_latents", true,
+             json_pack("{s:I s:f s:s s:i s:i}", "steps", (json_int_t)r->steps, "cfg_scale", r->cfg, "scheduler", r->scheduler,
+                       "denoising_start", 0, "denoising_end", 1));
     add_node(nodes, "core_metadata", "core_metadata", true, metadata(r));
     add_node(nodes, "l2i", "l2i", false, json_object());
     add_edge(edges, clip, "clip", "pos_cond", "clip");
@@ -93,16 +98,18 @@ static json_t *seed_data(const struct picture_request *r)
     json_t *seeds = json_array();
     for (int64_t i = 0; i < r->count; i++)
         json_array_append_new(seeds, json_integer((r->seed + i) & 0xffffffff));
-    return json_pack("[[{s:s s:s s:O} {s:s s:s s:o}]]", "node_path", "noise", "field_name", "seed", "items", seeds, "node_path", "core_metadata",
-                     "field_name", "seed", "items", seeds);
+    return json_pack("[[{s:s s:s s:O} {s:s s:s s:o}]]", "node_path", "noise", "field_name", "seed", "items", seeds, "node_path",
+                     "core_metadata", "field_name", "seed", "items", seeds);
 }
 
 enum status picture_batch(const struct picture_request *r, json_t **ret, struct error *err)
 {
     const char *base = json_str(r->model, "base", "");
     if (strcmp(base, "sd-1") != 0 && strcmp(base, "sd-2") != 0)
-        return FAIL(err, NOT_AVAILABLE, "--model %s: pictures from models of the base '%s' are not available in this version", json_str(r->model, "name", ""), base);
-    json_t *args = json_pack("{s:{s:o s:i s:s s:s}}", "batch", "graph", graph_of(r), "runs", 1, "origin", "galley", "destination", "gallery");
+        return FAIL(err, NOT_AVAILABLE, "--model %s: pictures from models of the base '%s' are not available in this version",
+                    json_str(r->model, "name", ""), base);
+    json_t *args =
+        json_pack("{s:{s:o s:i s:s s:s}}", "batch", "graph", graph_of(r), "runs", 1, "origin", "galley", "destination", "gallery");
     if (!args)
         return FAIL(err, BAD_ARGUMENT, "the prompt is not valid UTF-8 text");
     if (r->count > 1)

@@ -6,15 +6,9 @@
 
 enum { SIGNATURE = 8, CHUNK_HEAD = 8, CHUNK_TAIL = 4 };
 
-int png_is(const void *bytes, size_t n)
-{
-    return n >= SIGNATURE && memcmp(bytes, "\x89PNG\r\n\x1a\n", SIGNATURE) == 0;
-}
+int png_is(const void *bytes, size_t n) { return n >= SIGNATURE && memcmp(bytes, "\x89PNG\r\n\x1a\n", SIGNATURE) == 0; }
 
-static uint32_t be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
+static uint32_t be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
 
 /* skip_text returns the byte after the next NUL at or after AT, N if there is none. */
 static size_t skip_text(const uint8_t *data, size_t n, size_t at)
@@ -23,7 +17,8 @@ static size_t skip_text(const uint8_t *data, size_t n, size_t at)
     return end ? (size_t)(end - data) + 1 : n;
 }
 
-/* text_of finds where the text of a chunk's DATA begins (PNG specification, 11.3.4): keyword, NUL, and for iTXt two flags, language, keyword. */
+/* text_of finds where the text of a chunk's DATA begins (PNG specification, 11.3.4): keyword, NUL, and for iTXt two flags, language,
+ * keyword. */
 static enum status text_of(const uint8_t *type, const uint8_t *data, size_t n, const char *key, size_t *ret_from, struct error *err)
 {
     size_t at = strlen(key) + 1;

@@ -1,7 +1,7 @@
 /* Text chunks of a PNG file: where pictures carry the graph they were made from. */
 #pragma once
-#include <stddef.h>
 #include "common/error.h"
+#include <stddef.h>
 
 /* png_text_find copies the text under KEY of the PNG in BYTES (tEXt, or iTXt that is not compressed; caller frees). NOT_FOUND if there is
  * none, CORRUPT if the chunks do not add up, UNSUPPORTED for a compressed one. */

@@ -27,14 +27,14 @@ enum {
     START_LIMIT_MS = 60000,
     STOP_LIMIT_MS = 5000,
     RETRY_MS = 5,
-    YOUNG_S = 60,           /* a folder without a lock is left alone so long: its owner may be about to make one */
-    BASE_BYTES = 48,        /* longest base folder under which the sockets' paths fit */
+    YOUNG_S = 60,    /* a folder without a lock is left alone so long: its owner may be about to make one */
+    BASE_BYTES = 48, /* longest base folder under which the sockets' paths fit */
     LOG_TAIL = 700,
 };
 
 struct private_node {
     char dir[128];
-    int lock, life, log, pidfd;     /* life: write end of the pipe */
+    int lock, life, log, pidfd; /* life: write end of the pipe */
     pid_t pid;
 };
 
@@ -45,10 +45,7 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
     return 0;
 }
 
-static void remove_tree(const char *dir)
-{
-    nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-}
+static void remove_tree(const char *dir) { nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 
 static void sweep_one(int base_fd, const char *base, const char *name)
 {
@@ -82,8 +79,8 @@ static const char *base_folder(void)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     struct stat st;
-    if (runtime && runtime[0] == '/' && strlen(runtime) <= BASE_BYTES && stat(runtime, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() &&
-        access(runtime, W_OK | X_OK) == 0)
+    if (runtime && runtime[0] == '/' && strlen(runtime) <= BASE_BYTES && stat(runtime, &st) == 0 && S_ISDIR(st.st_mode) &&
+        st.st_uid == geteuid() && access(runtime, W_OK | X_OK) == 0)
         return runtime;
     return "/tmp";
 }
@@ -136,8 +133,10 @@ static enum status fail_with_log(const struct private_node *p, int exit_code, st
     char words[LOG_TAIL + 1];
     last_words(p, words);
     if (exit_code == EXIT_USAGE)
-        return FAIL(err, BAD_CONFIG, "the private node did not start: %.600s", words[0] ? words : "its configuration is refused: try 'galley config check'");
-    return FAIL(err, IO, "the private node ended at its start (%d): %.600s; 'galley doctor' looks for causes", exit_code, words[0] ? words : "it said nothing");
+        return FAIL(err, BAD_CONFIG, "the private node did not start: %.600s",
+                    words[0] ? words : "its configuration is refused: try 'galley config check'");
+    return FAIL(err, IO, "the private node ended at its start (%d): %.600s; 'galley doctor' looks for causes", exit_code,
+                words[0] ? words : "it said nothing");
 }
 
 enum status private_node_death(const struct private_node *p, struct error *err)
@@ -156,8 +155,8 @@ static int reap(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* spawn starts galleyd. It inherits the read end of the life pipe, the write end of RET_READY's pipe, and the lock, which is so held as long
- * as either of the two processes lives. */
+/* spawn starts galleyd. It inherits the read end of the life pipe, the write end of RET_READY's pipe, and the lock, which is so held as
+ * long as either of the two processes lives. */
 static enum status spawn(struct private_node *p, const char *config, int *ret_ready, struct error *err)
 {
     char program[PATH_BYTES], life_text[16], ready_text[16];
@@ -172,10 +171,29 @@ static enum status spawn(struct private_node *p, const char *config, int *ret_re
     snprintf(life_text, sizeof life_text, "%d", life[0]);
     snprintf(ready_text, sizeof ready_text, "%d", ready[1]);
     /* The --set: what a configuration says for a service must not stop a picture on the way, and nothing here outlives a power failure. */
-    char *argv[] = {program, "--private", life_text, "--home", p->dir, "--ready-fd", ready_text, "--set", "start_paused=false",
-                    "--set", "min_free_disk_gb=0", "--set", "db_synchronous=OFF", "--set", "warm_start=true",
-                    config ? "--config" : NULL, (char *)config, NULL};
-    struct spawn_args args = {.file = program, .argv = argv, .stdin_fd = -1, .stdout_fd = p->log, .stderr_fd = p->log,
+    char *argv[] = {program,
+                    "--private",
+                    life_text,
+                    "--home",
+                    p->dir,
+                    "--ready-fd",
+                    ready_text,
+                    "--set",
+                    "start_paused=false",
+                    "--set",
+                    "min_free_disk_gb=0",
+                    "--set",
+                    "db_synchronous=OFF",
+                    "--set",
+                    "warm_start=true",
+                    config ? "--config" : NULL,
+                    (char *)config,
+                    NULL};
+    struct spawn_args args = {.file = program,
+                              .argv = argv,
+                              .stdin_fd = -1,
+                              .stdout_fd = p->log,
+                              .stderr_fd = p->log,
                               .keep_fds = {life[0], ready[1], p->lock, -1}};
     enum status s = subprocess_spawn(&args, &p->pid, &p->pidfd, err);
     close(life[0]), close(ready[1]);
@@ -197,7 +215,8 @@ static enum status wait_ready(struct private_node *p, int ready, int64_t end_ms,
         if (interrupted())
             return FAIL(err, CANCELED, "interrupted");
         if (left <= 0)
-            return FAIL(err, TIMEOUT, "the private node did not get ready within %d s: 'galley doctor' looks for causes", START_LIMIT_MS / 1000);
+            return FAIL(err, TIMEOUT, "the private node did not get ready within %d s: 'galley doctor' looks for causes",
+                        START_LIMIT_MS / 1000);
         int n = poll(fds, COUNT_OF(fds), (int)left);
         if (n > 0 && fds[1].revents) {
             int code = reap(p->pid);
@@ -275,7 +294,7 @@ void private_node_stop(struct private_node *p)
         for (int64_t left = STOP_LIMIT_MS; left > 0 && n <= 0; left = end_ms - clock_ms())
             n = poll(&dead, 1, (int)left);
         if (n <= 0)
-            kill(p->pid, SIGKILL);      /* its workers see their link break and end */
+            kill(p->pid, SIGKILL); /* its workers see their link break and end */
         reap(p->pid);
     }
     if (p->dir[0])

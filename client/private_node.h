@@ -1,5 +1,5 @@
-/* A node for one command: galleyd in a fresh temporary folder. It lives as long as this process holds the write end of a pipe, and takes its
- * folder with it; what a killed machine leaves behind is swept away by the next start. */
+/* A node for one command: galleyd in a fresh temporary folder. It lives as long as this process holds the write end of a pipe, and takes
+ * its folder with it; what a killed machine leaves behind is swept away by the next start. */
 #pragma once
 #include "common/error.h"
 #include "proto/client.h"

@@ -9,7 +9,9 @@ enum { BAR_MAX = 24, BAR_SHORT = 8, BAR_MIN = 5, MESSAGE_WISH = 14, TEXT_BYTES =
 
 static void rate_text(const galley_item *it, char *ret, size_t size)
 {
-    if (it->it_per_s >= 1)
+    if (it->total <= 0)
+        ret[0] = 0; /* the speed is of a phase with steps */
+    else if (it->it_per_s >= 1)
         snprintf(ret, size, "%.1f it/s", it->it_per_s);
     else if (it->it_per_s > 0)
         snprintf(ret, size, "%.1f s/it", 1 / it->it_per_s);
@@ -49,10 +51,7 @@ static void put_bar(const struct progress_view *v, const galley_item *it, int wi
 }
 
 /* doing returns what the item does: the worker's own words, else the phase. */
-static const char *doing(const galley_item *it)
-{
-    return it->message[0] ? it->message : it->phase;
-}
+static const char *doing(const galley_item *it) { return it->message[0] ? it->message : it->phase; }
 
 /* put_item writes "ID DEVICE BAR STEP/TOTAL SPEED ETA MESSAGE": the message is cut first, then the bar goes, then the line is cut. */
 static void put_item(const struct progress_view *v, const galley_item *it, struct buf *out)

@@ -32,17 +32,14 @@ void signals_setup(void)
     for (size_t i = 0; i < COUNT_OF(ending); i++) {
         struct sigaction before;
         if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN)
-            continue;       /* nohup: stays ignored */
+            continue; /* nohup: stays ignored */
         sigaction(ending[i], &action, NULL);
     }
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
 }
 
-int interrupted(void)
-{
-    return got_signal;
-}
+int interrupted(void) { return got_signal; }
 
 bool terminal_is(int fd)
 {
@@ -64,10 +61,7 @@ void terminal_size(int fd, int *ret_columns, int *ret_rows)
     *ret_rows = known ? size.ws_row : 24;
 }
 
-bool terminal_utf8(void)
-{
-    return strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
-}
+bool terminal_utf8(void) { return strcmp(nl_langinfo(CODESET), "UTF-8") == 0; }
 
 /* skip_escape returns the bytes of the escape sequence at S, 0 if there is none. */
 static size_t skip_escape(const char *s, size_t n)

@@ -1,10 +1,10 @@
 /* The terminal: its size, what it can show, the signals, and text that is safe to print there. No mode of the terminal is ever changed,
  * so that there is nothing to restore but the lines that were drawn (painter.h). */
 #pragma once
+#include "common/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-#include "common/buf.h"
 
 /* signals_setup makes INT, TERM and HUP set a flag (a second one ends the program at once with 130) and ignores PIPE. */
 void signals_setup(void);
@@ -27,7 +27,11 @@ int text_width(const char *s, size_t n);
 void text_put(struct buf *out, const char *s, int columns);
 
 /* A table for people: cells are added row by row, table_print writes them with aligned columns and clean. */
-struct table { size_t columns /* at most 32 */; char **cells; size_t n, room; };
+struct table {
+    size_t columns /* at most 32 */;
+    char **cells;
+    size_t n, room;
+};
 #define AUTO_TABLE __attribute__((cleanup(table_fini))) struct table
 void table_fini(struct table *t);
 /* table_cell adds the next cell; out of memory it adds nothing. */

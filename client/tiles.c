@@ -8,10 +8,7 @@
 
 enum { TILE_ROWS_MAX = 16, TILE_ROWS_MIN = 3, TILES_MAX = 16 };
 
-bool tiles_available(void)
-{
-    return true;
-}
+bool tiles_available(void) { return true; }
 
 static ChafaCanvasMode canvas_mode(void)
 {
@@ -92,10 +89,7 @@ void tiles_lines(const galley_item *items, size_t n, int columns, int max_lines,
     chafa_term_info_unref(term);
 }
 #else
-bool tiles_available(void)
-{
-    return false;
-}
+bool tiles_available(void) { return false; }
 
 void tiles_lines(const galley_item *items, size_t n, int columns, int max_lines, struct buf *out)
 {

@@ -4,7 +4,10 @@
 
 #include <dirent.h>
 #include <glob.h>
+#include <poll.h>
+#include <pty.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -14,9 +17,9 @@
 #include "common/subprocess.h"
 
 enum { OUT_BYTES = 1 << 16, LIMIT_MS = 30000 };
-static char out[OUT_BYTES];             /* of the last command, both streams */
+static char out[OUT_BYTES]; /* of the last command, both streams */
 static char *home;
-static pid_t running[4];                /* what a failed test leaves behind is ended with it */
+static pid_t running[4]; /* what a failed test leaves behind is ended with it */
 
 /* galley runs the client with ARGS (a shell's words) in HOME, checks its exit code, and leaves what it printed in OUT. */
 static void galley(int expected, const char *args)
@@ -38,7 +41,8 @@ static pid_t start(const char *program, char *const *argv, int *ret_pidfd)
     struct error err;
     pid_t pid;
     snprintf(path, sizeof path, "%s/%s", TEST_BIN_DIR, program);
-    struct spawn_args a = {.file = path, .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .keep_fds = {-1, -1, -1, -1}, .cwd = home};
+    struct spawn_args a = {
+        .file = path, .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .keep_fds = {-1, -1, -1, -1}, .cwd = home};
     assert_ok(subprocess_spawn(&a, &pid, ret_pidfd, &err), err);
     for (size_t i = 0; i < sizeof running / sizeof *running; i++)
         if (!running[i]) {
@@ -97,11 +101,12 @@ static int make_home(void **state)
     setenv("TERM", "dumb", 1);
     unsetenv("GALLEY_MAX_QUEUE_SIZE");
     unsetenv("GALLEY_MIN_FREE_DISK_GB");
-    snprintf(path, sizeof path, "%s/x", home);      /* where private nodes go */
+    snprintf(path, sizeof path, "%s/x", home); /* where private nodes go */
     assert_int_equal(mkdir(path, 0700), 0);
     setenv("XDG_RUNTIME_DIR", path, 1);
     write_text(home, "add.json", "{\"nodes\":{\"a\":{\"id\":\"a\",\"type\":\"add\",\"a\":1,\"b\":2,\"use_cache\":false}},\"edges\":[]}");
-    write_text(home, "ten.json", "{\"batch\":{\"graph\":{\"nodes\":{\"a\":{\"id\":\"a\",\"type\":\"add\",\"use_cache\":false}},\"edges\":[]},\"runs\":10}}");
+    write_text(home, "ten.json",
+               "{\"batch\":{\"graph\":{\"nodes\":{\"a\":{\"id\":\"a\",\"type\":\"add\",\"use_cache\":false}},\"edges\":[]},\"runs\":10}}");
     return 0;
 }
 
@@ -122,16 +127,40 @@ static int drop_home(void **state)
 static void bad_command_lines(void **state)
 {
     (void)state;
-    static const struct { const char *args, *says; } bad[] = {
-        {"", "galley COMMAND --help"}, {"rendr x", "is 'render' meant"}, {"queue lst", "is 'list' meant"}, {"queue", "queue cancel"},
-        {"render", "takes PROMPT"}, {"render x y", "takes PROMPT"}, {"render x --steps 0 -o x.png", "--steps"}, {"render x --size 100x101 -o x.png", "multiples of 8"},
-        {"render x --size axb", "--size"}, {"render x --cfg abc", "--cfg"}, {"render x --nonsense", "--nonsense"}, {"render x --seed -1", "--seed"},
-        {"render x --scheduler nope", "nope"}, {"render x --scheduler lcm", "not available"}, {"render x -o /proc/nowhere/x.png", "/proc/nowhere"},
-        {"render x --count 2 -o x.png", "%d"}, {"render x --init a.png", "--init is not available"}, {"render x --lora a:1", "--lora is not available"},
-        {"render x --format jpeg", "jpeg"}, {"render x --json -o -", "stdout"}, {"users list", "users list' is not available"}, {"models add x", "models add' is not available"},
-        {"queue hold 1", "queue hold' is not available"}, {"run none.json", "none.json"}, {"run add.json --wait --detach", "--detach"},
-        {"run add.json --detach -o x.png", "--detach"}, {"queue show x", "'x' is no item id"}, {"queue cancel", "item ids"}, {"config show precison", "is 'precision' meant"},
-        {"images get", "--item"}, {"config example --json", "no --json"},
+    static const struct {
+        const char *args, *says;
+    } bad[] = {
+        {"", "galley COMMAND --help"},
+        {"rendr x", "is 'render' meant"},
+        {"queue lst", "is 'list' meant"},
+        {"queue", "queue cancel"},
+        {"render", "takes PROMPT"},
+        {"render x y", "takes PROMPT"},
+        {"render x --steps 0 -o x.png", "--steps"},
+        {"render x --size 100x101 -o x.png", "multiples of 8"},
+        {"render x --size axb", "--size"},
+        {"render x --cfg abc", "--cfg"},
+        {"render x --nonsense", "--nonsense"},
+        {"render x --seed -1", "--seed"},
+        {"render x --scheduler nope", "nope"},
+        {"render x --scheduler lcm", "not available"},
+        {"render x -o /proc/nowhere/x.png", "/proc/nowhere"},
+        {"render x --count 2 -o x.png", "%d"},
+        {"render x --init a.png", "--init is not available"},
+        {"render x --lora a:1", "--lora is not available"},
+        {"render x --format jpeg", "jpeg"},
+        {"render x --json -o -", "stdout"},
+        {"users list", "users list' is not available"},
+        {"models add x", "models add' is not available"},
+        {"queue hold 1", "queue hold' is not available"},
+        {"run none.json", "none.json"},
+        {"run add.json --wait --detach", "--detach"},
+        {"run add.json --detach -o x.png", "--detach"},
+        {"queue show x", "'x' is no item id"},
+        {"queue cancel", "item ids"},
+        {"config show precison", "is 'precision' meant"},
+        {"images get", "--item"},
+        {"config example --json", "no --json"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         galley(2, bad[i].args);
@@ -143,8 +172,18 @@ static void bad_command_lines(void **state)
 static void without_a_node(void **state)
 {
     (void)state;
-    static const char *const need_node[] = {"status", "status --ready", "status --live", "queue list", "workers list", "models list", "images list", "watch", "submit add.json",
-                                            "run add.json --detach", "run add.json --node /none/control", "render x --node ipc:///none/control -o x.png"};
+    static const char *const need_node[] = {"status",
+                                            "status --ready",
+                                            "status --live",
+                                            "queue list",
+                                            "workers list",
+                                            "models list",
+                                            "images list",
+                                            "watch",
+                                            "submit add.json",
+                                            "run add.json --detach",
+                                            "run add.json --node /none/control",
+                                            "render x --node ipc:///none/control -o x.png"};
     for (size_t i = 0; i < sizeof need_node / sizeof *need_node; i++)
         galley(3, need_node[i]);
     galley(0, "--version");
@@ -246,12 +285,23 @@ static void with_a_node(void **state)
     assert_says(out, "\"items\": []");
     kill(node, SIGSTOP);
     galley(1, "status --live");
-    galley(3, "run add.json");          /* one that hangs is never a reason for a second node */
+    galley(3, "run add.json"); /* one that hangs is never a reason for a second node */
     kill(node, SIGCONT);
     eventually(0, "status --live");
     kill(node, SIGTERM);
     assert_int_equal(ended(node), 0);
     close(fd);
+}
+
+/* wait_for_item runs until an item is in the queue. */
+static void wait_for_item(void)
+{
+    for (int64_t end = clock_ms() + LIMIT_MS; clock_ms() < end; usleep(20000)) {
+        galley(0, "queue list --json");
+        if (strstr(out, "\"item_id\""))
+            return;
+    }
+    fail_msg("no item came");
 }
 
 static void interrupted_jobs_are_canceled(void **state)
@@ -262,11 +312,7 @@ static void interrupted_jobs_are_canceled(void **state)
     eventually(0, "status --ready");
     galley(0, "queue pause");
     pid_t client = start("galley", (char *[]){"galley", "run", "add.json", NULL}, &fd);
-    for (int64_t end = clock_ms() + LIMIT_MS; clock_ms() < end; usleep(20000)) {
-        galley(0, "queue list --json");
-        if (strstr(out, "\"pending\""))
-            break;
-    }
+    wait_for_item();
     kill(client, SIGINT);
     assert_int_equal(ended(client), 130);
     galley(0, "queue list --json");
@@ -277,12 +323,87 @@ static void interrupted_jobs_are_canceled(void **state)
     close(node_fd);
 }
 
+static void a_restart_is_survived(void **state)
+{
+    (void)state;
+    int fd, node_fd;
+    char *const daemon_argv[] = {"galleyd", NULL};
+    pid_t node = start("galleyd", daemon_argv, &node_fd);
+    eventually(0, "status --ready");
+    galley(0, "queue pause");
+    pid_t client = start("galley", (char *[]){"galley", "run", "add.json", NULL}, &fd);
+    wait_for_item();
+    kill(node, SIGKILL);
+    assert_int_equal(ended(node), -SIGKILL);
+    close(node_fd);
+    node = start("galleyd", daemon_argv, &node_fd);
+    eventually(0, "queue resume");
+    assert_int_equal(ended(client), 0);
+    kill(node, SIGTERM);
+    assert_int_equal(ended(node), 0);
+    close(fd);
+    close(node_fd);
+}
+
+/* read_until adds what the terminal shows to SHOWN until it holds PART, or to its end (PART NULL). */
+static void read_until(int terminal, char *shown, size_t room, const char *part)
+{
+    size_t n = strlen(shown), from = n;
+    for (int64_t end = clock_ms() + LIMIT_MS; clock_ms() < end;) {
+        struct pollfd p = {.fd = terminal, .events = POLLIN};
+        ssize_t got = poll(&p, 1, 1000) > 0 ? read(terminal, shown + n, room - n - 1) : 0;
+        if (got < 0)
+            return; /* the other side has been closed */
+        n += (size_t)got;
+        shown[n] = 0;
+        if (part && strstr(shown + from, part))
+            return;
+    }
+    fail_msg("the terminal did not show \"%s\" but \"%s\"", part ? part : "its end", shown + from);
+}
+
+static void on_a_terminal(void **state)
+{
+    (void)state;
+    static char shown[1 << 18];
+    int node_fd, terminal, status;
+    struct winsize wide = {.ws_row = 10, .ws_col = 100}, narrow = {.ws_row = 6, .ws_col = 30};
+    pid_t node = start("galleyd", (char *[]){"galleyd", NULL}, &node_fd);
+    eventually(0, "status --ready");
+    galley(0, "queue pause");
+    char program[512], graph[300];
+    snprintf(program, sizeof program, "%s/galley", TEST_BIN_DIR);
+    snprintf(graph, sizeof graph, "%s/add.json", home);
+    pid_t client = forkpty(&terminal, NULL, NULL, &wide);
+    if (client == 0) {
+        setenv("TERM", "xterm", 1);
+        execl(program, "galley", "run", graph, (char *)NULL);
+        _exit(127);
+    }
+    read_until(terminal, shown, sizeof shown, "'galley queue resume' lets it go on (1 pending)");
+    assert_int_equal(ioctl(terminal, TIOCSWINSZ, &narrow), 0);
+    read_until(terminal, shown, sizeof shown, "the queue is paused: 'galle..");
+    galley(0, "queue resume");
+    read_until(terminal, shown, sizeof shown, NULL);
+    assert_int_equal(waitpid(client, &status, 0), client);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    const char *last = strrchr(shown, '\033');
+    assert_non_null(last);
+    assert_memory_equal(last, "\033[J", 3); /* the block has been removed */
+    for (const char *p = shown; (p = strchr(p, '\033')); p++)
+        assert_non_null(strchr("AKJm", p[2 + strspn(p + 2, "0123456789;")])); /* nothing that would have to be undone */
+    kill(node, SIGTERM);
+    assert_int_equal(ended(node), 0);
+    close(terminal);
+    close(node_fd);
+}
+
 static void private_nodes(void **state)
 {
     (void)state;
     char path[300];
     snprintf(path, sizeof path, "%s/x", home);
-    write_text(home, "galley.yaml", "start_paused: true\nmin_free_disk_gb: 900000\n");     /* a service's settings */
+    write_text(home, "galley.yaml", "start_paused: true\nmin_free_disk_gb: 900000\n"); /* a service's settings */
     galley(0, "run add.json");
     assert_int_equal(entries(path), 0);
     galley(2, "run add.json --config none.yaml");
@@ -317,7 +438,7 @@ static void a_killed_client_leaves_nothing(void **state)
         usleep(200);
     kill(client, SIGKILL);
     assert_int_equal(waitpid(client, &status, 0), client);
-    assert_true(WIFSIGNALED(status));       /* else it was too late to show anything */
+    assert_true(WIFSIGNALED(status)); /* else it was too late to show anything */
     for (int64_t end = clock_ms() + LIMIT_MS; clock_ms() < end && entries(path) > 0;)
         usleep(5000);
     assert_int_equal(entries(path), 0);
@@ -327,10 +448,15 @@ static void a_killed_client_leaves_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(bad_command_lines, make_home, drop_home), cmocka_unit_test_setup_teardown(without_a_node, make_home, drop_home),
-        cmocka_unit_test_setup_teardown(doctor_explains, make_home, drop_home), cmocka_unit_test_setup_teardown(with_a_node, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(bad_command_lines, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(without_a_node, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(doctor_explains, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(with_a_node, make_home, drop_home),
         cmocka_unit_test_setup_teardown(interrupted_jobs_are_canceled, make_home, drop_home),
-        cmocka_unit_test_setup_teardown(private_nodes, make_home, drop_home), cmocka_unit_test_setup_teardown(a_killed_client_leaves_nothing, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(a_restart_is_survived, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(on_a_terminal, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(private_nodes, make_home, drop_home),
+        cmocka_unit_test_setup_teardown(a_killed_client_leaves_nothing, make_home, drop_home),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@ static char *man_page(void)
     char *text = calloc(1, 1 << 20);
     assert_true(fread(text, 1, (1 << 20) - 1, f) > 1000);
     fclose(f);
-    char *to = text;    /* \- is how a page writes a dash */
+    char *to = text; /* \- is how a page writes a dash */
     for (const char *p = text; *p; p++)
         if (*p != '\\')
             *to++ = *p;

@@ -13,9 +13,15 @@
 static void numbered_names(void **state)
 {
     (void)state;
-    static const struct { const char *pattern; long long number; const char *name; bool numbers; } t[] = {
-        {"a.png", 7, "a.png", false}, {"a-%d.png", 7, "a-7.png", true}, {"%03d.png", 7, "007.png", true}, {"%3d", 7, "  7", true},
-        {"100%.png", 7, "100%.png", false}, {"100%-%d", 12, "100%-12", true}, {"%s%n%d%d", 1, "%s%n1%d", true}, {"%099999999d", 1, "%099999999d", false},
+    static const struct {
+        const char *pattern;
+        long long number;
+        const char *name;
+        bool numbers;
+    } t[] = {
+        {"a.png", 7, "a.png", false},     {"a-%d.png", 7, "a-7.png", true},         {"%03d.png", 7, "007.png", true},
+        {"%3d", 7, "  7", true},          {"100%.png", 7, "100%.png", false},       {"100%-%d", 12, "100%-12", true},
+        {"%s%n%d%d", 1, "%s%n1%d", true}, {"%099999999d", 1, "%099999999d", false},
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         char name[FILE_NAME_BYTES];
@@ -139,7 +145,7 @@ static void sweep(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(numbered_names), cmocka_unit_test(refused_before_the_work), cmocka_unit_test(whole_or_none),
-                                       cmocka_unit_test(sweep)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(numbered_names), cmocka_unit_test(refused_before_the_work),
+                                       cmocka_unit_test(whole_or_none), cmocka_unit_test(sweep)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,8 +15,16 @@ static json_t *model(const char *base)
 
 static struct picture_request request(const json_t *row)
 {
-    return (struct picture_request){.prompt = "a \"red\" apple\n\xe2\x99\xa5", .negative = "blur", .model = row, .width = 128, .height = 64, .steps = 20, .cfg = 5,
-                                    .scheduler = "ddim", .seed = 4294967295, .count = 1};
+    return (struct picture_request){.prompt = "a \"red\" apple\n\xe2\x99\xa5",
+                                    .negative = "blur",
+                                    .model = row,
+                                    .width = 128,
+                                    .height = 64,
+                                    .steps = 20,
+                                    .cfg = 5,
+                                    .scheduler = "ddim",
+                                    .seed = 4294967295,
+                                    .count = 1};
 }
 
 static void node_accepts_the_graph(void **state)
@@ -39,7 +47,7 @@ static void node_accepts_the_graph(void **state)
             assert_int_equal(graph_input_count(args), count);
             AUTO_JSON *values = batch_values(b->data, count - 1);
             assert_int_equal(json_array_size(values), count > 1 ? 2 : 0);
-            if (count > 1)      /* the seed after the largest one is 0 */
+            if (count > 1) /* the seed after the largest one is 0 */
                 assert_int_equal(json_int(json_array_get(values, 0), "value", -1), count - 2);
             batch_free(b);
             json_decref(args);
@@ -97,8 +105,8 @@ static void models_by_name_key_or_default(void **state)
     (void)state;
     struct error err;
     const json_t *row;
-    AUTO_JSON *models = json_pack("{s:[{s:s s:s s:s} {s:s s:s s:s s:b}]}", "models", "key", "k1", "name", "one", "type", "main", "key", "k2", "name", "two",
-                                  "type", "main", "default", 1);
+    AUTO_JSON *models = json_pack("{s:[{s:s s:s s:s} {s:s s:s s:s s:b}]}", "models", "key", "k1", "name", "one", "type", "main", "key",
+                                  "k2", "name", "two", "type", "main", "default", 1);
     assert_ok(model_choose(models, NULL, &row, &err), err);
     assert_string_equal(json_str(row, "name", ""), "two");
     assert_ok(model_choose(models, "one", &row, &err), err);
@@ -148,7 +156,8 @@ static void values_set(void **state)
 {
     (void)state;
     struct error err;
-    AUTO_JSON *args = read_text("{\"nodes\":{\"a.b:1\":{\"id\":\"a.b:1\",\"type\":\"string\",\"value\":\"x\",\"n\":1}},\"edges\":[]}", ST_OK, &err);
+    AUTO_JSON *args =
+        read_text("{\"nodes\":{\"a.b:1\":{\"id\":\"a.b:1\",\"type\":\"string\",\"value\":\"x\",\"n\":1}},\"edges\":[]}", ST_OK, &err);
     const json_t *n = node_of(args, "a.b:1");
     assert_ok(graph_input_set(args, "a.b:1.value=5=5", &err), err);
     assert_string_equal(json_str(n, "value", ""), "5=5");
@@ -198,7 +207,7 @@ static void texts_of_a_png(void **state)
     free(text);
     assert_int_equal(png_text_find(png, n, "small", &text, &err), ST_UNSUPPORTED);
     assert_int_equal(png_text_find(png, n, "none", &text, &err), ST_NOT_FOUND);
-    for (size_t cut = 0; cut < n; cut++) {      /* a file cut off anywhere: no crash, no text that is not whole */
+    for (size_t cut = 0; cut < n; cut++) { /* a file cut off anywhere: no crash, no text that is not whole */
         uint8_t *copy = malloc(cut + 1);
         memcpy(copy, png, cut);
         if (png_text_find(copy, cut, "wide", &text, &err) == ST_OK) {
@@ -212,8 +221,13 @@ static void texts_of_a_png(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(node_accepts_the_graph), cmocka_unit_test(metadata_says_what_was_asked), cmocka_unit_test(other_bases_are_refused_by_name),
-        cmocka_unit_test(schedulers), cmocka_unit_test(models_by_name_key_or_default), cmocka_unit_test(forms_of_input), cmocka_unit_test(values_set),
+        cmocka_unit_test(node_accepts_the_graph),
+        cmocka_unit_test(metadata_says_what_was_asked),
+        cmocka_unit_test(other_bases_are_refused_by_name),
+        cmocka_unit_test(schedulers),
+        cmocka_unit_test(models_by_name_key_or_default),
+        cmocka_unit_test(forms_of_input),
+        cmocka_unit_test(values_set),
         cmocka_unit_test(texts_of_a_png),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

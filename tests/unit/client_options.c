@@ -4,15 +4,19 @@
 #include "client/command.h"
 #include "client/options.h"
 
-struct values { bool flag; const char *text; struct texts many; struct whole whole; struct decimal decimal; struct size size; };
+struct values {
+    bool flag;
+    const char *text;
+    struct texts many;
+    struct whole whole;
+    struct decimal decimal;
+    struct size size;
+};
 #define AT(m) offsetof(struct values, m)
 static const struct option_row rows[] = {
-    {"flag", 'f', OPTION_FLAG, AT(flag), 0, 0, NULL, ""},
-    {"text", 't', OPTION_TEXT, AT(text), 0, 0, "T", ""},
-    {"many", 0, OPTION_TEXTS, AT(many), 0, 0, "T", ""},
-    {"steps", 0, OPTION_WHOLE, AT(whole), 1, 100, "N", ""},
-    {"cfg", 'c', OPTION_DECIMAL, AT(decimal), 1, 30, "N", ""},
-    {"size", 0, OPTION_SIZE, AT(size), 8, 8192, "WxH", ""},
+    {"flag", 'f', OPTION_FLAG, AT(flag), 0, 0, NULL, ""},      {"text", 't', OPTION_TEXT, AT(text), 0, 0, "T", ""},
+    {"many", 0, OPTION_TEXTS, AT(many), 0, 0, "T", ""},        {"steps", 0, OPTION_WHOLE, AT(whole), 1, 100, "N", ""},
+    {"cfg", 'c', OPTION_DECIMAL, AT(decimal), 1, 30, "N", ""}, {"size", 0, OPTION_SIZE, AT(size), 8, 8192, "WxH", ""},
     {"mask", 0, OPTION_LATER, 0, 0, 0, "IMAGE", ""},
 };
 
@@ -31,7 +35,8 @@ static void every_kind(void **state)
     (void)state;
     struct values v;
     struct error err;
-    char *words[16], *argv[] = {"a red apple", "--flag", "-tone", "--many=1", "--many", "2", "--steps", "7", "-c", "2.5", "--size=64x128", "-", "--", "--flag", NULL};
+    char *words[16], *argv[] = {"a red apple", "--flag", "-tone",         "--many=1", "--many", "2",      "--steps", "7",
+                                "-c",          "2.5",    "--size=64x128", "-",        "--",     "--flag", NULL};
     int n;
     assert_int_equal(parse(&v, argv, words, &n, &err), ST_OK);
     assert_true(v.flag);
@@ -62,7 +67,11 @@ static void letters_together(void **state)
 static void wrong_values(void **state)
 {
     (void)state;
-    static const struct { const char *words[3]; enum status code; const char *says[2]; } bad[] = {
+    static const struct {
+        const char *words[3];
+        enum status code;
+        const char *says[2];
+    } bad[] = {
         {{"--steps", "0"}, ST_BAD_ARGUMENT, {"--steps", "1 to 100"}},
         {{"--steps", "101"}, ST_BAD_ARGUMENT, {"--steps", "'101'"}},
         {{"--steps", "7x"}, ST_BAD_ARGUMENT, {"--steps", "'7x'"}},

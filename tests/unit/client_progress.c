@@ -1,6 +1,6 @@
 /* Bars as a pure function, and the painter against a small terminal: what stands on the screen after resizes is the last block only. */
-#include <locale.h>
 #include "unit/unit.h"
+#include <locale.h>
 
 #include "client/command.h"
 #include "client/painter.h"
@@ -44,7 +44,7 @@ static void one_bar(void **state)
 static void slow_and_unknown_speed(void **state)
 {
     (void)state;
-    galley_item it[] = {item(1, "cpu:0", 1, 3602, 0.25), item(2, "cpu:1", 0, 0, 0)};
+    galley_item it[] = {item(1, "cpu:0", 1, 3602, 0.25), item(2, "cpu:1", 0, 0, 3)};
     struct progress_view v = {it, 2, NULL, 100, 10, false, false};
     AUTO_BUF out = BUF_INIT;
     progress_bars(&v, &out);
@@ -59,7 +59,9 @@ static void never_wider_never_taller(void **state)
     galley_item it[20];
     for (int i = 0; i < 20; i++) {
         it[i] = item(1000 + i, "cuda:0", i * 1000000, 20000000, 0.001 + i);
-        snprintf(it[i].message, sizeof it[i].message, "a long message with w\xc3\xaf" "de \xe6\xbc\xa2\xe5\xad\x97 letters that goes on and on and on and on");
+        snprintf(it[i].message, sizeof it[i].message,
+                 "a long message with w\xc3\xaf"
+                 "de \xe6\xbc\xa2\xe5\xad\x97 letters that goes on and on and on and on");
     }
     for (int utf8 = 0; utf8 < 2; utf8++)
         for (int color = 0; color < 2; color++)
@@ -108,7 +110,10 @@ static void a_line_without_a_terminal(void **state)
 
 /* A terminal of the kind that wraps again when its width changes: logical lines, and a cursor in the last rows. */
 enum { MAX_LINES = 64, MAX_WIDTH = 200 };
-struct screen { char lines[MAX_LINES][MAX_WIDTH + 1]; int n, columns, row, column; };      /* rows are stored as they stand */
+struct screen {
+    char lines[MAX_LINES][MAX_WIDTH + 1];
+    int n, columns, row, column;
+}; /* rows are stored as they stand */
 
 static void screen_resize(struct screen *s, int columns)
 {
@@ -244,8 +249,14 @@ int main(void)
 {
     setlocale(LC_CTYPE, "C.UTF-8");
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_bar), cmocka_unit_test(slow_and_unknown_speed), cmocka_unit_test(never_wider_never_taller), cmocka_unit_test(rest_is_counted),
-        cmocka_unit_test(a_line_without_a_terminal), cmocka_unit_test(painter_draws_over), cmocka_unit_test(painter_survives_resize), cmocka_unit_test(tiles_fit),
+        cmocka_unit_test(one_bar),
+        cmocka_unit_test(slow_and_unknown_speed),
+        cmocka_unit_test(never_wider_never_taller),
+        cmocka_unit_test(rest_is_counted),
+        cmocka_unit_test(a_line_without_a_terminal),
+        cmocka_unit_test(painter_draws_over),
+        cmocka_unit_test(painter_survives_resize),
+        cmocka_unit_test(tiles_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static void test_names(void **state)
     (void)state;
     size_t n;
     const char *const *names = sampler_names(&n);
-    assert_true(n >= 7);
+    assert_true(n >= 29);
     for (size_t i = 0; i < n; i++)
         assert_true(sampler_known(names[i]) && sampler_available(names[i]));
     assert_false(sampler_known("eular"));
@@ -124,7 +124,7 @@ static void test_lists(void **state)
 static void test_exact_network(void **state)
 {
     (void)state;
-    static const char *const names[] = { "ddim", "euler", "euler_k", "dpmpp_2m", "dpmpp_2m_k", "dpmpp_3m", "pndm" };
+    static const char *const names[] = { "ddim", "euler", "euler_k", "dpmpp_2m", "dpmpp_2m_k", "dpmpp_3m", "pndm", "heun", "kdpm_2", "lms_k", "deis", "dpmpp_2s", "unipc" };
     const double latent = 0.7, noise = -1.3;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct sampler *s = compile(names[i], NULL, 30, 0, 1);

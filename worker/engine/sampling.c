@@ -9,36 +9,36 @@
 /* InvokeAI's 31 names in alphabetical order. A row without a call is known, but not in this build. */
 static const struct sampler_kind kinds[] = {
     { .name = "ddim", LAYOUT_PLAIN, SPACING_LEADING, .call = ddim_call },
-    { .name = "ddpm" },
-    { .name = "deis" },
-    { .name = "deis_k" },
+    { .name = "ddpm", LAYOUT_PLAIN, SPACING_LEADING, .call = ddpm_call },
+    { .name = "deis", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .last = LAST_LOWEST, .call = deis_call },
+    { .name = "deis_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .last = LAST_LOWEST, .call = deis_call },
     { .name = "dpmpp_2m", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 2, .call = dpmpp_multi_call },
     { .name = "dpmpp_2m_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 2, .call = dpmpp_multi_call },
-    { .name = "dpmpp_2m_sde" },
-    { .name = "dpmpp_2m_sde_k" },
-    { .name = "dpmpp_2s" },
-    { .name = "dpmpp_2s_k" },
+    { .name = "dpmpp_2m_sde", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 2, .call = dpmpp_sde_multi_call },
+    { .name = "dpmpp_2m_sde_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 2, .call = dpmpp_sde_multi_call },
+    { .name = "dpmpp_2s", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .fixed_spacing = true, .call = dpmpp_single_call },
+    { .name = "dpmpp_2s_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .fixed_spacing = true, .karras = true, .call = dpmpp_single_call },
     { .name = "dpmpp_3m", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 3, .call = dpmpp_multi_call },
     { .name = "dpmpp_3m_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 3, .call = dpmpp_multi_call },
     { .name = "dpmpp_sde" },
     { .name = "dpmpp_sde_k" },
-    { .name = "er_sde" },
+    { .name = "er_sde", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .last = LAST_ZERO, .call = er_sde_call },
     { .name = "euler", LAYOUT_SIGMA, SPACING_LINSPACE, .call = euler_call },
-    { .name = "euler_a", LAYOUT_SIGMA, SPACING_LINSPACE, .call = euler_a_call },
+    { .name = "euler_a", LAYOUT_SIGMA, SPACING_LINSPACE, .last = LAST_ZERO, .call = euler_a_call },
     { .name = "euler_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .call = euler_call },
-    { .name = "heun" },
-    { .name = "heun_k" },
-    { .name = "kdpm_2" },
-    { .name = "kdpm_2_a" },
-    { .name = "kdpm_2_a_k" },
-    { .name = "kdpm_2_k" },
-    { .name = "lcm" },
-    { .name = "lms" },
-    { .name = "lms_k" },
+    { .name = "heun", LAYOUT_SIGMA, SPACING_LINSPACE, .half = HALF_NEXT, .last = LAST_ZERO, .call = heun_call },
+    { .name = "heun_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_NEXT, .last = LAST_ZERO, .call = heun_call },
+    { .name = "kdpm_2", LAYOUT_SIGMA, SPACING_LINSPACE, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = kdpm_2_call },
+    { .name = "kdpm_2_a", LAYOUT_SIGMA, SPACING_LINSPACE, .half = HALF_DOWN, .last = LAST_ZERO, .call = kdpm_2_a_call },
+    { .name = "kdpm_2_a_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_DOWN, .last = LAST_ZERO, .call = kdpm_2_a_call },
+    { .name = "kdpm_2_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = kdpm_2_call },
+    { .name = "lcm", LAYOUT_CONSISTENCY, SPACING_LEADING, .call = lcm_call },
+    { .name = "lms", LAYOUT_SIGMA, SPACING_LINSPACE, .last = LAST_ZERO, .call = lms_call },
+    { .name = "lms_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .last = LAST_ZERO, .call = lms_call },
     { .name = "pndm", LAYOUT_PLMS, SPACING_LEADING, .call = pndm_call },
-    { .name = "tcd" },
-    { .name = "unipc" },
-    { .name = "unipc_k" },
+    { .name = "tcd", LAYOUT_CONSISTENCY, SPACING_LEADING, .call = tcd_call },
+    { .name = "unipc", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .call = unipc_call },
+    { .name = "unipc_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .call = unipc_call },
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
@@ -98,10 +98,11 @@ static void set_start(const struct schedule *s, struct sampler *out)
 {
     if (s->count == 0)
         return;
-    double sigma = s->sigma[s->first];
+    double sigma = s->sigma[s->kind->half != HALF_NONE ? s->first / 2 : s->kind->layout == LAYOUT_PLMS ? 0 : s->first];
     switch (s->kind->layout) {
     case LAYOUT_PLAIN:
-    case LAYOUT_PLMS: {
+    case LAYOUT_PLMS:
+    case LAYOUT_CONSISTENCY: {
         double a = schedule_alpha(s, (int)s->t[s->first]);
         out->add_x = sqrt(a);
         out->add_noise = sqrt(1 - a);
@@ -118,6 +119,14 @@ static void set_start(const struct schedule *s, struct sampler *out)
     }
 }
 
+/* The step that call K belongs to, counted from 1: the first of PLMS and all of second order but the last take two calls. */
+static int step_after(const struct schedule *s, int k)
+{
+    if (s->kind->half != HALF_NONE)
+        return k / 2 + 1;
+    return s->kind->layout == LAYOUT_PLMS && k > 0 ? k : k + 1;
+}
+
 static enum status compile(const struct schedule *s, struct sampler **ret, struct error *err)
 {
     struct sampler *out = calloc(1, sizeof *out);
@@ -127,12 +136,11 @@ static enum status compile(const struct schedule *s, struct sampler **ret, struc
         free(calls);
         return FAIL(err, OUT_OF_MEMORY, "no memory for %d sampler calls", s->count);
     }
-    int again = s->kind->layout == LAYOUT_PLMS && s->count > 1;   /* its first step takes two calls */
-    *out = (struct sampler){ .name = s->kind->name, .n_calls = s->count, .steps = s->count - again, .calls = calls };
+    *out = (struct sampler){ .name = s->kind->name, .n_calls = s->count, .steps = s->count ? step_after(s, s->count - 1) : 0, .calls = calls };
     for (int k = 0; k < s->count; k++) {
         calls[k].timestep = s->t[s->first + k];
         calls[k].input_scale = 1;
-        calls[k].step = k == 0 ? 1 : k + 1 - again;
+        calls[k].step = step_after(s, k);
         s->kind->call(s, s->first + k, k, &calls[k]);
     }
     set_start(s, out);

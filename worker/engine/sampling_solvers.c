@@ -1,59 +1,7 @@
-/* One function per solver: row I of a schedule becomes a network call and the linear combinations after it.
+/* Solvers over timesteps, one function each: row I of a schedule becomes a network call and the linear combinations after it.
  * Tables are float32 as in the reference; what is derived from them is computed in double unless it too must match to the bit. */
 #include <math.h>
 #include "worker/engine/sampling_parts.h"
-
-static struct sampler_update *add_update(struct sampler_call *c, int dst)
-{
-    struct sampler_update *u = &c->updates[c->n_updates++];
-    *u = (struct sampler_update){ .dst = dst };
-    return u;
-}
-
-static void add_term(struct sampler_update *u, int slot, double coef)
-{
-    for (int i = 0; i < u->n; i++)
-        if (u->terms[i].slot == slot) {
-            u->terms[i].coef += coef;
-            return;
-        }
-    if (coef != 0)
-        u->terms[u->n++] = (struct sampler_term){ slot, coef };
-}
-
-/* A value that is linear in the latent and the network's output. */
-struct pair { double x, out; };
-
-static void add_pair(struct sampler_update *u, struct pair p, double scale)
-{
-    add_term(u, SLOT_X, scale * p.x);
-    add_term(u, SLOT_EPS, scale * p.out);
-}
-
-/* Estimates of the finished latent and of the noise in X = sqrt(A) x0 + sqrt(1 - A) eps. */
-static struct pair vp_x0(const struct schedule *s, float root_a, float root_b)
-{
-    return s->prediction == PREDICT_V ? (struct pair){ root_a, -root_b } : (struct pair){ 1.0 / root_a, -(double)root_b / root_a };
-}
-
-static struct pair vp_eps(const struct schedule *s, float root_a, float root_b)
-{
-    return s->prediction == PREDICT_V ? (struct pair){ root_b, root_a } : (struct pair){ 0, 1 };
-}
-
-/* The same estimate in X = x0 + SIGMA eps, where the network saw X / sqrt(SIGMA^2 + 1). */
-static struct pair ve_x0(const struct schedule *s, double sigma)
-{
-    double v = sigma * sigma + 1;
-    return s->prediction == PREDICT_V ? (struct pair){ 1 / v, -sigma / sqrt(v) } : (struct pair){ 1, -sigma };
-}
-
-static void set_x0(struct sampler_call *c, struct pair p)
-{
-    c->has_x0 = true;
-    c->x0 = (struct sampler_update){ .dst = SLOT_X };
-    add_pair(&c->x0, p, 1);
-}
 
 /* Song et al. 2020, eq. 12, without noise. */
 void ddim_call(const struct schedule *s, int i, int k, struct sampler_call *c)
@@ -66,6 +14,20 @@ void ddim_call(const struct schedule *s, int i, int k, struct sampler_call *c)
     struct sampler_update *u = add_update(c, SLOT_X);
     add_pair(u, x0, sqrtf(prev));
     add_pair(u, vp_eps(s, root_a, root_b), sqrtf(1.0f - prev));
+    set_x0(c, x0);
+}
+
+/* Ho et al. 2020, eq. 7 with the small variance, between the timesteps of the table. */
+void ddpm_call(const struct schedule *s, int i, int k, struct sampler_call *c)
+{
+    (void)k;
+    double a = schedule_alpha(s, (int)s->t[i]), prev = i + 1 < s->n ? (double)schedule_alpha(s, (int)s->t[i + 1]) : 1;
+    double step_alpha = a / prev, step_beta = 1 - step_alpha, b = 1 - a;
+    struct pair x0 = vp_x0(s, (float)sqrt(a), (float)sqrt(b));
+    struct sampler_update *u = add_update(c, SLOT_X);
+    add_pair(u, x0, sqrt(prev) * step_beta / b);
+    add_term(u, SLOT_X, sqrt(step_alpha) * (1 - prev) / b);
+    add_noise(c, u, sqrt((1 - prev) / b * step_beta));
     set_x0(c, x0);
 }
 
@@ -111,86 +73,33 @@ void pndm_call(const struct schedule *s, int i, int k, struct sampler_call *c)
         add_term(add_update(c, SLOT_SAVE0 + kept % 3), SLOT_EPS, 1);
 }
 
-/* Karras et al. 2022, algorithm 1 without churn. */
-static double euler_start(const struct schedule *s, int i, struct sampler_call *c)
+/* Luo et al. 2023: jump to the finished latent, then noise it again to the next timestep. */
+void lcm_call(const struct schedule *s, int i, int k, struct sampler_call *c)
 {
-    double sigma = s->sigma[i];
-    c->input_scale = 1 / sqrt(sigma * sigma + 1);
-    set_x0(c, ve_x0(s, sigma));
-    return sigma;
-}
-
-static void euler_move(const struct schedule *s, struct sampler_call *c, double sigma, double to)
-{
+    (void)k;
+    const double data = 0.5;
+    bool last = i == s->n - 1;
+    float a = schedule_alpha(s, (int)s->t[i]), next = last ? 1.0f : schedule_alpha(s, (int)s->t[i + 1]);
+    double scaled = s->t[i] * s->timestep_scaling, skip = data * data / (scaled * scaled + data * data), out = scaled / sqrt(scaled * scaled + data * data);
+    struct pair x0 = vp_x0(s, sqrtf(a), sqrtf(1.0f - a));
     struct sampler_update *u = add_update(c, SLOT_X);
-    add_term(u, SLOT_X, to / sigma);
-    add_pair(u, ve_x0(s, sigma), 1 - to / sigma);
-}
-
-void euler_call(const struct schedule *s, int i, int k, struct sampler_call *c)
-{
-    (void)k;
-    euler_move(s, c, euler_start(s, i, c), s->sigma[i + 1]);
-}
-
-/* k-diffusion's ancestral step: down to a lower sigma, then noise up to the next. */
-void euler_a_call(const struct schedule *s, int i, int k, struct sampler_call *c)
-{
-    (void)k;
-    double sigma = euler_start(s, i, c), to = s->sigma[i + 1];
-    double up = sqrt(to * to * (sigma * sigma - to * to) / (sigma * sigma)), down = sqrt(to * to - up * up);
-    euler_move(s, c, sigma, down);
-    c->draws_noise = up > 0;
-    if (c->draws_noise)
-        add_term(&c->updates[0], SLOT_NOISE, up);
-}
-
-/* alpha_t, sigma_t and lambda of a variance preserving process at noise ratio SIGMA. */
-struct level { double alpha, sigma, lambda; };
-
-static struct level level_at(double sigma)
-{
-    double alpha = 1 / sqrt(sigma * sigma + 1);
-    return (struct level){ alpha, sigma * alpha, -log(sigma) };
-}
-
-static int dpmpp_order(const struct schedule *s, int i, int k)
-{
-    bool short_run = s->n < 15 && s->lower_order_final;
-    int order = k + 1 < s->kind->order ? k + 1 : s->kind->order;
-    if (i == s->n - 1 && (s->euler_at_final || short_run || !s->final_sigma_min))
-        return 1;
-    return i == s->n - 2 && short_run && order > 2 ? 2 : order;
-}
-
-/* Lu et al. 2022 (DPM-Solver++), algorithm 2 and its third-order form. Estimates of x0 live in SAVE0..2 in a ring. */
-void dpmpp_multi_call(const struct schedule *s, int i, int k, struct sampler_call *c)
-{
-    struct level now = level_at(s->sigma[i]), to = level_at(s->sigma[i + 1]);
-    struct pair x0 = vp_x0(s, (float)now.alpha, (float)now.sigma);
-    int order = dpmpp_order(s, i, k), ring = s->kind->order, m0 = SLOT_SAVE0 + k % ring;
-    double h = to.lambda - now.lambda, e = expm1(-h), d0 = -to.alpha * e, d1 = 0, d2 = 0;
-    double d1_scale = s->heun_solver ? to.alpha * (e / h + 1) : -0.5 * to.alpha * e;
+    add_pair(u, x0, out * sqrtf(next));
+    add_term(u, SLOT_X, skip * sqrtf(next));
+    add_noise(c, u, sqrtf(1.0f - next));
     set_x0(c, x0);
-    add_pair(add_update(c, m0), x0, 1);
+}
+
+/* Zheng et al. 2024 with full stochasticity: down to the first trained level, then noised again to the next timestep. */
+void tcd_call(const struct schedule *s, int i, int k, struct sampler_call *c)
+{
+    (void)k;
+    bool last = i == s->n - 1;
+    float a = schedule_alpha(s, (int)s->t[i]), low = s->alphas[0], next = last ? low : schedule_alpha(s, (int)s->t[i + 1]);
+    float root_a = sqrtf(a), root_b = sqrtf(1.0f - a), keep = sqrtf(next / low);
+    struct pair x0 = vp_x0(s, root_a, root_b);
     struct sampler_update *u = add_update(c, SLOT_X);
-    add_term(u, SLOT_X, to.sigma / now.sigma);
-    if (order == 2) {                /* D1 = (m0 - m1) / r0 */
-        double r0 = (now.lambda - level_at(s->sigma[i - 1]).lambda) / h;
-        d1 = -d1_scale / r0;
-        d0 -= d1;
-    } else if (order == 3) {
-        double l1 = level_at(s->sigma[i - 1]).lambda, l2 = level_at(s->sigma[i - 2]).lambda;
-        double r0 = (now.lambda - l1) / h, r1 = (l1 - l2) / h, c1 = to.alpha * (e / h + 1), c2 = -to.alpha * ((e + h) / (h * h) - 0.5);
-        double w0 = (c1 * (1 + r0 / (r0 + r1)) + c2 / (r0 + r1)) / r0;      /* of m0 - m1 */
-        double w1 = -(c1 * r0 / (r0 + r1) + c2 / (r0 + r1)) / r1;           /* of m1 - m2 */
-        d0 += w0;
-        d1 = w1 - w0;
-        d2 = -w1;
-    }
-    add_term(u, m0, d0);
-    if (order > 1)
-        add_term(u, SLOT_SAVE0 + (k + ring - 1) % ring, d1);
-    if (order > 2)
-        add_term(u, SLOT_SAVE0 + (k + ring - 2) % ring, d2);
+    add_pair(u, x0, (double)keep * sqrtf(low));
+    add_pair(u, vp_eps(s, root_a, root_b), (double)keep * sqrtf(1.0f - low));
+    add_noise(c, u, sqrtf(1.0f - next / low));
+    set_x0(c, x0);
 }
