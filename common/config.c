@@ -177,6 +177,8 @@ enum status config_reload(struct config *c, const struct config *fresh, struct s
     TRY(config_copy(c, &next, err));
     for (size_t i = 0; i < CFG_COUNT; i++) {
         const struct config_row *row = &config_rows[i];
+        if (c->origin[i] == CONFIG_OPTION)
+            continue;    /* the command line stands over file and environment */
         if (row->apply == CONFIG_RELOAD) {
             if (!config_member_copy(next, fresh, row)) {
                 config_free(next);

@@ -47,7 +47,7 @@ NODISCARD enum status config_read_env(struct config *c, char *const *env, struct
 NODISCARD enum status config_set(struct config *c, const char *key, const char *text, enum config_origin origin, struct error *err);
 /* config_load is what a program does: built-in, FILE if not NULL else the default file if it exists, environment. */
 NODISCARD enum status config_load(const char *file, const char *default_file, struct config **ret, struct error *err);
-/* config_reload copies the RELOAD keys of FRESH into C; names of RESTART keys that differ are appended to RET_NEED_RESTART (may be NULL). */
+/* config_reload copies the RELOAD keys of FRESH into C, but for those that an option of the command line set; names of RESTART keys that differ are appended to RET_NEED_RESTART (may be NULL). */
 NODISCARD enum status config_reload(struct config *c, const struct config *fresh, struct strlist *ret_need_restart, struct error *err);
 /* config_json returns {key: {value, origin, default, help, apply, min?, max?, values?}} (caller decrefs). */
 json_t *config_json(const struct config *c);

@@ -19,7 +19,7 @@ struct place {
 #define PLACE_FORMAT "data group %zu, node '%.80s', field '%.80s'"
 #define PLACE_ARGS(p) (p)->group + 1, (p)->node, (p)->field
 
-/* Takes one item as InvokeAI does: texts and numbers as they are, true and false as 1.0 and 0.0, images and videos reduced to their name. */
+/* Takes one item as InvokeAI does: texts and numbers as they are, true and false as 1.0 and 0.0, images and videos as their name alone. */
 static json_t *take_scalar(const json_t *item)
 {
     if (json_is_string(item) || json_is_number(item))
@@ -43,7 +43,7 @@ static json_t *take_item(const json_t *item)
     AUTO_JSON *list = json_array();
     size_t i;
     json_t *member;
-    json_array_foreach(item, i, member)
+    json_array_foreach (item, i, member)
         if (json_array_append_new(list, take_scalar(member)) != 0)
             return NULL;
     return json_incref(list);
@@ -56,13 +56,14 @@ static enum status take_items(const json_t *items, const struct place *p, json_t
     json_t *item;
     if (items && !json_is_array(items))
         return batch_refuse(r, "ValidationError", "list_type", "data", PLACE_FORMAT ": \"items\" must be a list", PLACE_ARGS(p));
-    json_array_foreach(items, i, item) {
+    json_array_foreach (items, i, item) {
         if (json_array_append_new(taken, take_item(item)) == 0)
             continue;
         char loc[96];
         snprintf(loc, sizeof loc, "data.%zu.%zu.items.%zu.str", p->group, p->datum, i);
         return batch_refuse(r, "ValidationError", "string_type", loc,
-                            PLACE_FORMAT ": item %zu must be a text, a number, an image {image_name} or a list of those", PLACE_ARGS(p), i + 1);
+                            PLACE_FORMAT ": item %zu must be a text, a number, an image {image_name} or a list of those", PLACE_ARGS(p),
+                            i + 1);
     }
     *ret = json_incref(taken);
     return ST_OK;
@@ -94,25 +95,23 @@ static enum status take_data(const json_t *data, json_t **ret, struct report *r)
     AUTO_JSON *groups = json_array();
     size_t i, k;
     json_t *group, *datum;
-    json_array_foreach(data, i, group) {
+    json_array_foreach (data, i, group) {
         char loc[64];
         snprintf(loc, sizeof loc, "data.%zu", i);
         if (!json_is_array(group))
-            return batch_refuse(r, "ValidationError", "list_type", loc, "data group %zu must be a list of {node_path, field_name, items}", i + 1);
+            return batch_refuse(r, "ValidationError", "list_type", loc, "data group %zu must be a list of {node_path, field_name, items}",
+                                i + 1);
         json_t *taken = json_array();
         if (json_array_append_new(groups, taken) != 0)
             return graph_no_memory(r);
-        json_array_foreach(group, k, datum)
+        json_array_foreach (group, k, datum)
             TRY(take_datum(datum, (struct place){i, k, NULL, NULL}, taken, r));
     }
     *ret = json_incref(groups);
     return ST_OK;
 }
 
-static const json_t *datum_items(const json_t *datum)
-{
-    return json_object_get(datum, "items");
-}
+static const json_t *datum_items(const json_t *datum) { return json_object_get(datum, "items"); }
 
 static struct place datum_place(size_t group, size_t datum, const json_t *d)
 {
@@ -123,13 +122,15 @@ static enum status check_lengths(const json_t *data, struct report *r)
 {
     size_t i, k;
     json_t *group, *datum;
-    json_array_foreach(data, i, group) {
+    json_array_foreach (data, i, group) {
         size_t length = json_array_size(datum_items(json_array_get(group, 0)));
-        json_array_foreach(group, k, datum) {
+        json_array_foreach (group, k, datum) {
             struct place p = datum_place(i, k, datum);
             if (json_array_size(datum_items(datum)) != length)
-                return batch_refuse(r, "BatchZippedLengthError", "value_error", "data", PLACE_FORMAT ": %zu items, but the first entry of the group has %zu; "
-                                    "entries of one group are zipped and must be of equal length", PLACE_ARGS(&p), json_array_size(datum_items(datum)), length);
+                return batch_refuse(r, "BatchZippedLengthError", "value_error", "data",
+                                    PLACE_FORMAT ": %zu items, but the first entry of the group has %zu; "
+                                                 "entries of one group are zipped and must be of equal length",
+                                    PLACE_ARGS(&p), json_array_size(datum_items(datum)), length);
         }
     }
     return ST_OK;
@@ -145,13 +146,14 @@ static enum status check_types(const json_t *data, struct report *r)
 {
     size_t i, k, n;
     json_t *group, *datum, *item;
-    json_array_foreach(data, i, group)
-        json_array_foreach(group, k, datum)
-            json_array_foreach(datum_items(datum), n, item) {
+    json_array_foreach (data, i, group)
+        json_array_foreach (group, k, datum)
+            json_array_foreach (datum_items(datum), n, item) {
                 struct place p = datum_place(i, k, datum);
                 if (!same_kind(json_array_get(datum_items(datum), 0), item))
                     return batch_refuse(r, "BatchItemsTypeError", "value_error", "data",
-                                        PLACE_FORMAT ": item %zu is of another type than item 1; all items must have the same", PLACE_ARGS(&p), n + 1);
+                                        PLACE_FORMAT ": item %zu is of another type than item 1; all items must have the same",
+                                        PLACE_ARGS(&p), n + 1);
             }
     return ST_OK;
 }
@@ -161,8 +163,8 @@ static enum status check_unique(const json_t *data, struct report *r)
     AUTO_JSON *seen = json_object();
     size_t i, k;
     json_t *group, *datum;
-    json_array_foreach(data, i, group)
-        json_array_foreach(group, k, datum) {
+    json_array_foreach (data, i, group)
+        json_array_foreach (group, k, datum) {
             struct place p = datum_place(i, k, datum);
             json_t *fields = json_object_get(seen, p.node);
             if (json_object_get(fields, p.field))
@@ -177,17 +179,19 @@ static enum status check_unique(const json_t *data, struct report *r)
 }
 
 /* A batch may set id and type only to what they are. */
-static enum status check_fixed(const struct graph_node *n, const struct node_field *f, const json_t *item, const struct place *p, struct report *r)
+static enum status check_fixed(const struct graph_node *n, const struct node_field *f, const json_t *item, const struct place *p,
+                               struct report *r)
 {
     bool is_id = strcmp(f->name, "id") == 0;
     const char *value = json_string_value(item);
     if (value && strcmp(value, is_id ? n->id : n->type->type) == 0)
         return ST_OK;
-    return batch_refuse(r, is_id ? "NodeIdMismatchError" : "InvalidEdgeError", "value_error", "graph", PLACE_FORMAT ": cannot be changed by a batch",
-                        PLACE_ARGS(p));
+    return batch_refuse(r, is_id ? "NodeIdMismatchError" : "InvalidEdgeError", "value_error", "graph",
+                        PLACE_FORMAT ": cannot be changed by a batch", PLACE_ARGS(p));
 }
 
-static enum status check_item(const struct graph_node *n, const struct node_field *f, const json_t *item, const struct place *p, struct report *r)
+static enum status check_item(const struct graph_node *n, const struct node_field *f, const json_t *item, const struct place *p,
+                              struct report *r)
 {
     bool is_attribute = f == node_attribute(f->name);
     if (is_attribute && (strcmp(f->name, "id") == 0 || strcmp(f->name, "type") == 0))
@@ -202,8 +206,8 @@ static enum status check_item(const struct graph_node *n, const struct node_fiel
     }
     char loc[256];
     snprintf(loc, sizeof loc, "graph.nodes.%.60s.%s.%s%s%.80s", n->id, n->type->type, f->name, *fault.loc ? "." : "", fault.loc);
-    return graph_refuse(r, s == ST_BAD_GRAPH ? ST_BAD_BATCH : s, "parse", "ValidationError", fault.kind, loc, PLACE_FORMAT ": %s", PLACE_ARGS(p),
-                        err.message);
+    return graph_refuse(r, s == ST_BAD_GRAPH ? ST_BAD_BATCH : s, "parse", "ValidationError", fault.kind, loc, PLACE_FORMAT ": %s",
+                        PLACE_ARGS(p), err.message);
 }
 
 /* Every datum names a field of the graph, and each of its items fits it. */
@@ -211,17 +215,17 @@ static enum status check_targets(const struct graph *g, const json_t *data, stru
 {
     size_t i, k, m;
     json_t *group, *datum, *item;
-    json_array_foreach(data, i, group)
-        json_array_foreach(group, k, datum) {
+    json_array_foreach (data, i, group)
+        json_array_foreach (group, k, datum) {
             struct place p = datum_place(i, k, datum);
             int node = graph_find(g, p.node);
             if (node < 0)
                 return batch_refuse(r, "NodeNotFoundError", "value_error", "", PLACE_FORMAT ": the graph has no such node", PLACE_ARGS(&p));
             const struct node_field *f = node_input(g->nodes[node].type, p.field);
             if (!f && !(f = node_attribute(p.field)))
-                return batch_refuse(r, "NodeNotFoundError", "value_error", "", PLACE_FORMAT ": the node (%s) has no such field", PLACE_ARGS(&p),
-                                    g->nodes[node].type->type);
-            json_array_foreach(datum_items(datum), m, item)
+                return batch_refuse(r, "NodeNotFoundError", "value_error", "", PLACE_FORMAT ": the node (%s) has no such field",
+                                    PLACE_ARGS(&p), g->nodes[node].type->type);
+            json_array_foreach (datum_items(datum), m, item)
                 TRY(check_item(&g->nodes[node], f, item, &p, r));
         }
     return ST_OK;
@@ -233,12 +237,12 @@ static int64_t count_values(const json_t *data, int64_t limit)
     int64_t n = 1;
     size_t i;
     json_t *group;
-    json_array_foreach(data, i, group) {
+    json_array_foreach (data, i, group) {
         int64_t length = (int64_t)json_array_size(datum_items(json_array_get(group, 0)));
         if (length == 0)
             return 0;
     }
-    json_array_foreach(data, i, group)
+    json_array_foreach (data, i, group)
         if (__builtin_mul_overflow(n, (int64_t)json_array_size(datum_items(json_array_get(group, 0))), &n) || n > limit)
             return limit + 1;
     return n;
@@ -342,12 +346,12 @@ json_t *batch_values(const json_t *data, int64_t ordinal)
     rest %= per_run;
     size_t i, k;
     json_t *group, *datum;
-    json_array_foreach(data, i, group) {
+    json_array_foreach (data, i, group) {
         int64_t length = (int64_t)json_array_size(datum_items(json_array_get(group, 0)));
         per_run /= length;
         size_t at = (size_t)(rest / per_run);
         rest %= per_run;
-        json_array_foreach(group, k, datum) {
+        json_array_foreach (group, k, datum) {
             json_t *value = json_pack("{s:O, s:O, s:O}", "node_path", json_object_get(datum, "node_path"), "field_name",
                                       json_object_get(datum, "field_name"), "value", json_array_get(datum_items(datum), at));
             if (json_array_append_new(values, value) != 0)

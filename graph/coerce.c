@@ -10,7 +10,7 @@
 #include "graph/lax.h"
 #include "graph/types.h"
 
-enum { MAX_SHOWN = 60 };        /* bytes of a value in a message */
+enum { MAX_SHOWN = 60 }; /* bytes of a value in a message */
 
 /* Where in a value the work is, and what went wrong. Inside reference objects numbers are not taken for texts. */
 struct coercion {
@@ -21,7 +21,8 @@ struct coercion {
     struct error *err;
 };
 
-static enum status coerce_typed(struct coercion *c, struct type_view type, const struct node_field *rule, const json_t *value, json_t **ret);
+static enum status coerce_typed(struct coercion *c, struct type_view type, const struct node_field *rule, const json_t *value,
+                                json_t **ret);
 
 static void show(const json_t *value, char ret[MAX_SHOWN + 4])
 {
@@ -49,10 +50,7 @@ static enum status refuse(struct coercion *c, const char *kind, const json_t *va
     return FAIL(c->err, BAD_GRAPH, "field '%s%s%s': %s %s", c->field, *c->loc ? "." : "", c->loc, shown, wanted);
 }
 
-static enum status out_of_memory(struct coercion *c)
-{
-    return FAIL(c->err, OUT_OF_MEMORY, "out of memory reading field '%s'", c->field);
-}
+static enum status out_of_memory(struct coercion *c) { return FAIL(c->err, OUT_OF_MEMORY, "out of memory reading field '%s'", c->field); }
 
 static enum status done(struct coercion *c, json_t *value, json_t **ret)
 {
@@ -70,10 +68,7 @@ static size_t enter(struct coercion *c, const char *name, size_t len)
     return n;
 }
 
-static void leave(struct coercion *c, size_t len)
-{
-    c->loc[len] = '\0';
-}
+static void leave(struct coercion *c, size_t len) { c->loc[len] = '\0'; }
 
 static enum status check_bounds(struct coercion *c, const struct node_field *rule, double v, const json_t *value)
 {
@@ -128,12 +123,9 @@ static enum status integer_from_real(struct coercion *c, double d, const json_t 
 static enum status integer_from_text(struct coercion *c, const json_t *value, int64_t *ret)
 {
     switch (lax_integer(json_string_value(value), ret)) {
-    case LAX_OK:
-        return ST_OK;
-    case LAX_RANGE:
-        return refuse(c, "int_parsing_size", value, "is beyond 64 bits");
-    default:
-        return refuse(c, "int_parsing", value, "must be a whole number");
+    case LAX_OK: return ST_OK;
+    case LAX_RANGE: return refuse(c, "int_parsing_size", value, "is beyond 64 bits");
+    default: return refuse(c, "int_parsing", value, "must be a whole number");
     }
 }
 
@@ -168,12 +160,9 @@ static enum status coerce_number(struct coercion *c, const struct node_field *ru
         v = json_is_true(value);
     } else if (json_is_string(value)) {
         switch (lax_number(json_string_value(value), &v)) {
-        case LAX_OK:
-            break;
-        case LAX_RANGE:
-            return refuse(c, "finite_number", value, "must be finite");
-        default:
-            return refuse(c, "float_parsing", value, "must be a number");
+        case LAX_OK: break;
+        case LAX_RANGE: return refuse(c, "finite_number", value, "must be finite");
+        default: return refuse(c, "float_parsing", value, "must be a number");
         }
     } else {
         return refuse(c, "float_type", value, "must be a number");
@@ -279,7 +268,7 @@ static enum status coerce_list(struct coercion *c, struct type_view item, const 
     AUTO_JSON *list = json_array();
     size_t i;
     json_t *v;
-    json_array_foreach(value, i, v) {
+    json_array_foreach (value, i, v) {
         char index[24];
         size_t at = enter(c, index, (size_t)snprintf(index, sizeof index, "%zu", i));
         json_t *taken;
@@ -298,7 +287,7 @@ static enum status coerce_map(struct coercion *c, struct type_view item, const s
     AUTO_JSON *map = json_object();
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)value, key, v) {
+    json_object_foreach ((json_t *)value, key, v) {
         size_t at = enter(c, key, strlen(key));
         json_t *taken;
         TRY(coerce_typed(c, item, rule, v, &taken));
@@ -427,8 +416,8 @@ enum status field_check_over(const struct node_field *f, const json_t *value, co
     const json_t *other = f->over ? json_object_get(fields, f->over) : NULL;
     if (!other || json_integer_value(value) > json_integer_value(other))
         return ST_OK;
-    return FAIL(err, BAD_GRAPH, "field '%s': %lld must be greater than field '%s' (%lld)", f->name, (long long)json_integer_value(value), f->over,
-                (long long)json_integer_value(other));
+    return FAIL(err, BAD_GRAPH, "field '%s': %lld must be greater than field '%s' (%lld)", f->name, (long long)json_integer_value(value),
+                f->over, (long long)json_integer_value(other));
 }
 
 json_t *field_default(const struct node_field *f)

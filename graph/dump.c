@@ -14,7 +14,7 @@ json_t *graph_node_json(const struct node_type *type, const char *id, bool is_in
     const char *key;
     json_t *value;
     if (json_object_size(fields) > type->n_inputs)
-        json_object_foreach((json_t *)fields, key, value)
+        json_object_foreach ((json_t *)fields, key, value)
             if (!node_input(type, key))
                 failed |= json_object_set_nocheck(node, key, value);
     return failed ? NULL : json_incref(node);
@@ -23,7 +23,8 @@ json_t *graph_node_json(const struct node_type *type, const char *id, bool is_in
 static json_t *end_json(const char *node, const char *field)
 {
     AUTO_JSON *end = json_object();
-    if (json_object_set_new_nocheck(end, "node_id", json_string(node)) != 0 || json_object_set_new_nocheck(end, "field", json_string(field)) != 0)
+    if (json_object_set_new_nocheck(end, "node_id", json_string(node)) != 0 ||
+        json_object_set_new_nocheck(end, "field", json_string(field)) != 0)
         return NULL;
     return json_incref(end);
 }
@@ -53,5 +54,6 @@ json_t *graph_json(const struct graph *g, const char *id)
     const char *own = json_str(g->document, "id", id);
     if (failed)
         return NULL;
-    return own ? json_pack("{s:s, s:O, s:O}", "id", own, "nodes", nodes, "edges", edges) : json_pack("{s:O, s:O}", "nodes", nodes, "edges", edges);
+    return own ? json_pack("{s:s, s:O, s:O}", "id", own, "nodes", nodes, "edges", edges)
+               : json_pack("{s:O, s:O}", "nodes", nodes, "edges", edges);
 }

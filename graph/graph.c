@@ -11,7 +11,7 @@
 enum status graph_refuse(struct report *r, enum status code, const char *stage, const char *class, const char *kind, const char *loc,
                          const char *fmt, ...)
 {
-    char message[sizeof ((struct error *)0)->message];
+    char message[sizeof((struct error *)0)->message];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
@@ -36,15 +36,15 @@ enum status graph_no_memory(struct report *r)
 static const char *json_kind(const json_t *j)
 {
     static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list", [JSON_STRING] = "a text", [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",
-        [JSON_TRUE] = "true", [JSON_FALSE] = "false", [JSON_NULL] = "null",
+        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "a list", [JSON_STRING] = "a text", [JSON_INTEGER] = "a number",
+        [JSON_REAL] = "a number",    [JSON_TRUE] = "true",    [JSON_FALSE] = "false",   [JSON_NULL] = "null",
     };
     return j ? names[json_typeof(j)] : "nothing";
 }
 
 /* Coerces VALUE for FIELD of the node at KEY, with the node in the message and the place. */
-static enum status node_value(const char *key, const struct node_type *type, const struct node_field *field, const json_t *value, json_t **ret,
-                              struct report *r)
+static enum status node_value(const char *key, const struct node_type *type, const struct node_field *field, const json_t *value,
+                              json_t **ret, struct report *r)
 {
     struct coerce_fault fault = {"", ""};
     struct error err = {0};
@@ -98,10 +98,7 @@ static enum status parse_attributes(const char *key, json_t *object, struct grap
     return ST_OK;
 }
 
-static bool keeps_extra(const char *key, const struct node_type *type)
-{
-    return !node_attribute(key) && !node_input(type, key);
-}
+static bool keeps_extra(const char *key, const struct node_type *type) { return !node_attribute(key) && !node_input(type, key); }
 
 static enum status node_check_over(const struct graph_node *n, const struct node_field *f, const json_t *value, struct report *r)
 {
@@ -133,7 +130,7 @@ static enum status parse_fields(const char *key, const json_t *object, struct gr
         return ST_OK;
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)object, name, value)
+    json_object_foreach ((json_t *)object, name, value)
         if (keeps_extra(name, n->type) && json_object_set_nocheck(n->fields, name, value) != 0)
             return graph_no_memory(r);
     return ST_OK;
@@ -171,13 +168,14 @@ static enum status parse_nodes(struct graph *g, struct report *r)
         return graph_no_memory(r);
     const char *key;
     json_t *object;
-    json_object_foreach(nodes, key, object)
+    json_object_foreach (nodes, key, object)
         TRY(parse_node(key, object, &g->nodes[g->n_nodes++], r));
     return ST_OK;
 }
 
 /* Reads one end ("source" or "destination") of edge INDEX. */
-static enum status parse_end(const json_t *edge, size_t index, const char *end, const char **ret_node, const char **ret_field, struct report *r)
+static enum status parse_end(const json_t *edge, size_t index, const char *end, const char **ret_node, const char **ret_field,
+                             struct report *r)
 {
     char loc[64];
     snprintf(loc, sizeof loc, "edges.%zu.%s", index, end);
@@ -185,14 +183,15 @@ static enum status parse_end(const json_t *edge, size_t index, const char *end, 
     if (!object)
         return graph_malformed(r, "missing", loc, "edge %zu has no \"%s\"", index, end);
     if (!json_is_object(object))
-        return graph_malformed(r, "model_type", loc, "edge %zu: \"%s\" must be an object {node_id, field}, not %s", index, end, json_kind(object));
+        return graph_malformed(r, "model_type", loc, "edge %zu: \"%s\" must be an object {node_id, field}, not %s", index, end,
+                               json_kind(object));
     static const char *const keys[] = {"node_id", "field"};
     for (size_t i = 0; i < 2; i++) {
         const json_t *value = json_object_get(object, keys[i]);
         snprintf(loc, sizeof loc, "edges.%zu.%s.%s", index, end, keys[i]);
         if (!json_is_string(value))
-            return graph_malformed(r, value ? "string_type" : "missing", loc, "edge %zu: \"%s.%s\" must be a text, not %s", index, end, keys[i],
-                                   json_kind(value));
+            return graph_malformed(r, value ? "string_type" : "missing", loc, "edge %zu: \"%s.%s\" must be a text, not %s", index, end,
+                                   keys[i], json_kind(value));
         *(i == 0 ? ret_node : ret_field) = json_string_value(value);
     }
     return ST_OK;
@@ -212,7 +211,7 @@ static enum status parse_edges(struct graph *g, struct report *r)
     if (!(g->edges = calloc(n ? n : 1, sizeof *g->edges)))
         return graph_no_memory(r);
     json_t *edge;
-    json_array_foreach(edges, i, edge) {
+    json_array_foreach (edges, i, edge) {
         struct graph_edge *e = &g->edges[g->n_edges++];
         char loc[64];
         snprintf(loc, sizeof loc, "edges.%zu", i);

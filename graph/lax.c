@@ -10,10 +10,7 @@
 
 enum { MAX_DIGITS = 400 };
 
-static bool is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
+static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /* Copies TEXT without blanks around it and without underscores between digits; false when an underscore is elsewhere or it is too long. */
 static bool tidy(const char *text, char ret[MAX_DIGITS])

@@ -26,8 +26,8 @@ static enum status check_node(const struct graph_node *n, uint64_t connected, st
     for (size_t i = 0; i < n->type->n_inputs; i++) {
         const struct node_field *f = &n->type->inputs[i];
         if (f->required && !(connected >> i & 1) && json_is_null(json_object_get(n->fields, f->name)))
-            return FAIL(err, BAD_GRAPH, "node '%.100s' (%s): field '%s' has no edge and no value; give it %s", n->id, n->type->type, f->name,
-                        f->input == INPUT_CONNECTION ? "an edge" : "one of them");
+            return FAIL(err, BAD_GRAPH, "node '%.100s' (%s): field '%s' has no edge and no value; give it %s", n->id, n->type->type,
+                        f->name, f->input == INPUT_CONNECTION ? "an edge" : "one of them");
     }
     return ST_OK;
 }
@@ -59,7 +59,7 @@ static enum status walk_list(const struct model_walk *w, struct type_view item, 
     AUTO_JSON *changed = NULL;
     size_t i;
     json_t *value;
-    json_array_foreach(list, i, value) {
+    json_array_foreach (list, i, value) {
         json_t *replacement = NULL;
         TRY(walk_value(w, item, value, &replacement));
         if (!replacement)

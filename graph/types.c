@@ -4,20 +4,11 @@
 
 #include "graph/nodes.h"
 
-struct type_view type_view(const char *text, bool nullable)
-{
-    return (struct type_view){text, strlen(text), nullable};
-}
+struct type_view type_view(const char *text, bool nullable) { return (struct type_view){text, strlen(text), nullable}; }
 
-static bool text_is(struct type_view t, const char *text)
-{
-    return t.len == strlen(text) && memcmp(t.text, text, t.len) == 0;
-}
+static bool text_is(struct type_view t, const char *text) { return t.len == strlen(text) && memcmp(t.text, text, t.len) == 0; }
 
-bool type_is(struct type_view t, const char *text)
-{
-    return !t.nullable && text_is(t, text);
-}
+bool type_is(struct type_view t, const char *text) { return !t.nullable && text_is(t, text); }
 
 bool type_inner(struct type_view t, const char *wrapper, struct type_view *ret)
 {

@@ -31,7 +31,8 @@ enum status graph_index(struct graph *g, struct report *r)
         if (!node->owned_id)
             return graph_invalid(r, "NodeIdMismatchError", "node '%.100s' has no \"id\": it must repeat its key", node->key);
         if (strcmp(node->id, node->key) != 0)
-            return graph_invalid(r, "NodeIdMismatchError", "node '%.100s' has the id '%.100s': it must repeat its key", node->key, node->id);
+            return graph_invalid(r, "NodeIdMismatchError", "node '%.100s' has the id '%.100s': it must repeat its key", node->key,
+                                 node->id);
     }
     return ST_OK;
 }
@@ -42,8 +43,8 @@ static enum status find_end(const struct graph *g, const struct graph_edge *e, b
     *ret = graph_find(g, id);
     if (*ret >= 0)
         return ST_OK;
-    return graph_invalid(r, "NodeNotFoundError", "an edge (%.60s.%.60s -> %.60s.%.60s) %s node '%.100s', which is not in the graph", e->source_id,
-                         e->source_field, e->destination_id, e->destination_field, is_source ? "starts at" : "ends at", id);
+    return graph_invalid(r, "NodeNotFoundError", "an edge (%.60s.%.60s -> %.60s.%.60s) %s node '%.100s', which is not in the graph",
+                         e->source_id, e->source_field, e->destination_id, e->destination_field, is_source ? "starts at" : "ends at", id);
 }
 
 static enum status no_field(const struct graph_node *n, const char *field, bool is_source, struct report *r)
@@ -72,7 +73,7 @@ enum status graph_edges(struct graph *g, struct report *r)
     return ST_OK;
 }
 
-/* Names a cycle among the nodes that still have UNMET inputs: each of those has a predecessor of its kind, so going back must come round. */
+/* Names a cycle among the nodes that still have UNMET inputs: each has a predecessor of its kind, so going back must come round. */
 static enum status refuse_cycle(const struct graph *g, const int *unmet, int *before, struct report *r)
 {
     enum { MAX_NAMED = 12 };
@@ -159,8 +160,8 @@ enum status graph_edge_types(const struct graph *g, struct report *r)
         char gives[100], takes[200];
         type_name(from, gives, sizeof gives);
         type_name(to, takes, sizeof takes);
-        return graph_invalid(r, "InvalidEdgeError", "edge %.80s.%s -> %.80s.%s: the output is of type %s, field '%s' takes %s", a->id, from->name,
-                             b->id, to->name, gives, to->name, takes);
+        return graph_invalid(r, "InvalidEdgeError", "edge %.80s.%s -> %.80s.%s: the output is of type %s, field '%s' takes %s", a->id,
+                             from->name, b->id, to->name, gives, to->name, takes);
     }
     return ST_OK;
 }

@@ -17,11 +17,11 @@ struct wiring {
     const struct graph *g;
     struct report *r;
     const struct node_type *iterate, *collect;
-    struct type_view types[MAX_TYPES];      /* the meaning of each bit */
+    struct type_view types[MAX_TYPES]; /* the meaning of each bit */
     size_t n_types;
-    int *into, *out_of;                     /* edge lists: first edge of a node, -1 none */
-    int *next_into, *next_out_of;           /* by edge; in document order */
-    struct type_set *items;                 /* by node: item types of a collector */
+    int *into, *out_of;           /* edge lists: first edge of a node, -1 none */
+    int *next_into, *next_out_of; /* by edge; in document order */
+    struct type_set *items;       /* by node: item types of a collector */
 };
 
 static const struct node_field *edge_from(const struct wiring *w, int edge)
@@ -69,10 +69,7 @@ static void set_add(struct wiring *w, struct type_set *set, struct type_view t)
     set->bits[i / 64] |= (uint64_t)1 << i % 64;
 }
 
-static bool set_has(const struct type_set *set, size_t i)
-{
-    return set->bits[i / 64] >> i % 64 & 1;
-}
+static bool set_has(const struct type_set *set, size_t i) { return set->bits[i / 64] >> i % 64 & 1; }
 
 /* Item types that an `item` edge of type T brings: T, or its members. */
 static void add_item(struct wiring *w, struct type_set *set, struct type_view t)

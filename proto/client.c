@@ -95,7 +95,8 @@ static enum status read_reply(const void *frame, size_t frame_n, const void **re
     return ST_OK;
 }
 
-enum status client_ask(galley_client *c, const char *op, const char *args, int limit_ms, void **ret_frame, const void **ret_result, size_t *ret_n, struct error *err)
+enum status client_ask(galley_client *c, const char *op, const char *args, int limit_ms, void **ret_frame, const void **ret_result,
+                       size_t *ret_n, struct error *err)
 {
     AUTO_BUF request = BUF_INIT;
     void *frame;
@@ -165,7 +166,8 @@ static enum status find_node(galley_client *c, int limit_ms, struct error *err)
         return s;
     enum status t = open_url(c, system_url, limit_ms, &second);
     if (t == ST_UNREACHABLE)
-        return FAIL(err, UNREACHABLE, "no node listens at %s or %s: start galleyd, or set GALLEY_HOME to the node's folder", url, system_url);
+        return FAIL(err, UNREACHABLE, "no node listens at %s or %s: start galleyd, or set GALLEY_HOME to the node's folder", url,
+                    system_url);
     if (t != ST_OK)
         *err = second;
     return t;

@@ -11,7 +11,7 @@
 #include "proto/mp.h"
 
 enum { SNAPSHOT_LIMIT_MS = 5000, RETRY_MS = 100, RATE_STEPS = 8 };
-enum { CHECK_MS = 3000 };           /* of silence, until the node is asked whether it is really silent */
+enum { CHECK_MS = 3000 }; /* of silence, until the node is asked whether it is really silent */
 
 /* An item in progress: the public row and what its rate is made of. */
 struct tracked {
@@ -25,13 +25,13 @@ struct galley_feed {
     galley_client *client;
     bool with_previews;
     struct sp_sub *sub;
-    int64_t seq;                    /* of the snapshot or of the event applied last */
+    int64_t seq; /* of the snapshot or of the event applied last */
     bool synced, told_lost;
-    int64_t heard_ms;               /* when the node spoke last */
-    struct tracked **items;         /* ascending by item_id */
+    int64_t heard_ms;       /* when the node spoke last */
+    struct tracked **items; /* ascending by item_id */
     size_t n_items, cap_items;
-    galley_item *rows;              /* what galley_feed_items hands out */
-    char *json;                     /* of the event handed out last */
+    galley_item *rows; /* what galley_feed_items hands out */
+    char *json;        /* of the event handed out last */
 };
 
 /* ---- the table */
@@ -241,7 +241,10 @@ static enum status socket_url(const galley_client *c, const char *name, char ret
 
 static enum status subscribe(galley_feed *f, int limit_ms, struct error *err)
 {
-    static const char *const prefixes[] = {"\xd9\x20" "ev/", "\xd9\x20" "pv/"};
+    static const char *const prefixes[] = {"\xd9\x20"
+                                           "ev/",
+                                           "\xd9\x20"
+                                           "pv/"};
     char url[176];
     if (f->sub)
         return ST_OK;
@@ -270,12 +273,12 @@ static enum status take_snapshot(galley_feed *f, int limit_ms, struct error *err
     for (i = f->n_items; i-- > 0;) {
         bool still = false;
         size_t k;
-        json_array_foreach(json_object_get(j, "items"), k, row)
+        json_array_foreach (json_object_get(j, "items"), k, row)
             still |= json_int(row, "item_id", 0) == f->items[i]->row.item_id && !strcmp(json_str(row, "status", ""), "in_progress");
         if (!still)
             drop_item(f, f->items[i]->row.item_id);
     }
-    json_array_foreach(json_object_get(j, "items"), i, row)
+    json_array_foreach (json_object_get(j, "items"), i, row)
         if (!strcmp(json_str(row, "status", ""), "in_progress"))
             update_item(f, row);
     f->seq = json_int(j, "seq", 0);

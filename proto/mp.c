@@ -63,9 +63,13 @@ enum mp_kind mp_peek(const struct mp *c)
         return MP_STR;
     switch (t) {
     case 0xc0: return MP_NIL;
-    case 0xc2: case 0xc3: return MP_BOOL;
-    case 0xc4: case 0xc5: case 0xc6: return MP_BIN;
-    case 0xca: case 0xcb: return MP_FLOAT;
+    case 0xc2:
+    case 0xc3: return MP_BOOL;
+    case 0xc4:
+    case 0xc5:
+    case 0xc6: return MP_BIN;
+    case 0xca:
+    case 0xcb: return MP_FLOAT;
     case 0xc1: return MP_END;
     default: return MP_EXT; /* c7..c9, d4..d8 */
     }
@@ -232,8 +236,10 @@ void mp_skip(struct mp *c)
     size_t n;
     for (uint64_t left = 1; left && !c->fault; left--) {
         switch (mp_peek(c)) {
-        case MP_NIL: case MP_BOOL: tag(c); break;
-        case MP_INT: case MP_FLOAT: mp_double(c); break;
+        case MP_NIL:
+        case MP_BOOL: tag(c); break;
+        case MP_INT:
+        case MP_FLOAT: mp_double(c); break;
         case MP_STR: mp_str(c, &n); break;
         case MP_BIN: mp_bin(c, &n); break;
         case MP_EXT: skip_ext(c); break;
@@ -311,13 +317,18 @@ static json_t *json_value(struct mp *c, int depth)
     }
     json_t *j = NULL;
     switch (mp_peek(c)) {
-    case MP_NIL: mp_nil(c); j = json_null(); break;
+    case MP_NIL:
+        mp_nil(c);
+        j = json_null();
+        break;
     case MP_BOOL: j = json_boolean(mp_bool(c)); break;
-    case MP_INT: case MP_FLOAT: j = json_figure(c); break;
+    case MP_INT:
+    case MP_FLOAT: j = json_figure(c); break;
     case MP_STR: j = json_text_value(c); break;
     case MP_ARRAY: j = json_list_value(c, depth); break;
     case MP_MAP: j = json_map_value(c, depth); break;
-    case MP_BIN: case MP_EXT: fault(c, "bytes and extension types have no JSON form"); break;
+    case MP_BIN:
+    case MP_EXT: fault(c, "bytes and extension types have no JSON form"); break;
     case MP_END: mp_skip(c); break;
     }
     if (c->fault) {

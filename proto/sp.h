@@ -20,7 +20,7 @@ void sp_guard_stop(void);
 /* ---- REP: requests in, one reply each */
 struct sp_rep;
 struct sp_request { uint64_t token; void *bytes; size_t n; };
-/* sp_rep_listen serves URL (ipc://...; an old socket file is removed first) with CONTEXTS requests in flight. Socket file mode 0600 (0660 if GROUP). */
+/* sp_rep_listen serves URL (ipc://...; an old socket file is removed first) with CONTEXTS requests in flight. Socket file mode 0600, 0660 where the folder is open to its group. */
 NODISCARD enum status sp_rep_listen(const char *url, int contexts, size_t max_bytes, int max_connections, sp_wake *wake, void *arg, struct sp_rep **ret, struct error *err);
 /* sp_rep_take pops a request; false when there is none. Bytes are freed with free by the caller. */
 bool sp_rep_take(struct sp_rep *r, struct sp_request *ret);

@@ -18,7 +18,7 @@ struct dialled {
     pthread_mutex_t lock;
     pthread_cond_t moved;
     int pipes;
-    unsigned losses;                /* connections that went */
+    unsigned losses; /* connections that went */
     char url[160];
 };
 
@@ -93,7 +93,9 @@ static enum status connect_socket(struct dialled *d, enum sp_peer peer, int limi
 
 /* ---- REQ */
 
-struct sp_req { struct dialled d; };
+struct sp_req {
+    struct dialled d;
+};
 
 enum status sp_req_dial(const char *url, int limit_ms, struct sp_req **ret, struct error *err)
 {
@@ -177,9 +179,13 @@ void sp_req_close(struct sp_req *r)
 
 /* ---- SUB */
 
-struct sp_sub { struct dialled d; unsigned losses_told; };
+struct sp_sub {
+    struct dialled d;
+    unsigned losses_told;
+};
 
-enum status sp_sub_dial(const char *url, const char *const *prefixes, size_t n_prefixes, int limit_ms, struct sp_sub **ret, struct error *err)
+enum status sp_sub_dial(const char *url, const char *const *prefixes, size_t n_prefixes, int limit_ms, struct sp_sub **ret,
+                        struct error *err)
 {
     struct sp_sub *s = calloc(1, sizeof *s);
     if (!s)

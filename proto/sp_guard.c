@@ -3,14 +3,14 @@
 
 #include "proto/sp_internal.h"
 
-enum { PROBE_LIMIT_MS = 1000 };     /* a listener that takes longer for eight bytes is dead, even on a loaded machine */
+enum { PROBE_LIMIT_MS = 1000 }; /* a listener that takes longer for eight bytes is dead, even on a loaded machine */
 
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t stop_asked;
     bool ready;
-    unsigned round;                 /* moves at every start and stop: a thread of another round ends */
-    int probe_ms;                   /* 0: stopped */
+    unsigned round; /* moves at every start and stop: a thread of another round ends */
+    int probe_ms;   /* 0: stopped */
     struct sp_listener *list;
 } guard = {.lock = PTHREAD_MUTEX_INITIALIZER};
 

@@ -18,23 +18,24 @@ struct sp_listener {
     char path[LIMIT_IPC_PATH + 1];
     enum sp_peer peer;
     int max_connections;
-    atomic_int refs;                /* owner and guard */
+    atomic_int refs; /* owner and guard */
     atomic_bool closed;
     pthread_mutex_t lock;
-    pthread_cond_t attached;        /* own_pipe has changed */
-    bool expects_own;               /* the guard is connecting */
-    int own_pipe;                   /* id of the guard's connection, 0: not attached */
+    pthread_cond_t attached; /* own_pipe has changed */
+    bool expects_own;        /* the guard is connecting */
+    int own_pipe;            /* id of the guard's connection, 0: not attached */
     atomic_uint_fast64_t open, refused, relistened, oversize;
-    struct sp_listener *next;       /* the guard's list */
+    struct sp_listener *next; /* the guard's list */
 };
 
 /* sp_fail turns an nng error number into a status; the message is "TEXT: nng's words". */
 enum status sp_fail(struct error *err, int rv, const char *file, int line, const char *text, const char *url);
 #define SP_FAIL(err, rv, text, url) sp_fail((err), (rv), __FILE__, __LINE__, (text), (url))
 
-/* sp_listener_open listens with SOCKET (takes it: closed on failure) on URL and, if GUARDED, lets the guard probe it. MAX_CONNECTIONS 0: the
- * caller watches the connections itself. */
-NODISCARD enum status sp_listener_open(nng_socket socket, const char *url, enum sp_peer peer, int max_connections, bool guarded, struct sp_listener **ret, struct error *err);
+/* sp_listener_open listens with SOCKET (takes it: closed on failure) on URL and, if GUARDED, lets the guard probe it. MAX_CONNECTIONS 0:
+ * the caller watches the connections itself. */
+NODISCARD enum status sp_listener_open(nng_socket socket, const char *url, enum sp_peer peer, int max_connections, bool guarded,
+                                       struct sp_listener **ret, struct error *err);
 /* sp_listener_close takes it from the guard and closes the socket on a detached thread, which then calls DONE(ARG) (may be NULL). */
 void sp_listener_close(struct sp_listener *l, void (*done)(void *arg), void *arg);
 void sp_listener_counts(struct sp_listener *l, struct sp_counts *ret);

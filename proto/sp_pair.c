@@ -1,7 +1,7 @@
 /* PAIR: a worker link with queues of its own, so that neither side ever waits for the other. */
+#include <errno.h>
 #include <nng/nng.h>
 #include <nng/protocol/pair0/pair.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,21 +11,27 @@
 enum { QUEUE_FRAMES = 10000 };
 static const size_t QUEUE_BYTES = (size_t)64 << 20;
 
-struct frame { struct frame *next; nng_msg *m; };
-struct queue { struct frame *first, **last; size_t frames, bytes; };
+struct frame {
+    struct frame *next;
+    nng_msg *m;
+};
+struct queue {
+    struct frame *first, **last;
+    size_t frames, bytes;
+};
 
 struct sp_pair {
     nng_socket socket;
-    struct sp_listener *listener;   /* NULL on the dialling side */
-    uint64_t refused;               /* second peers */
+    struct sp_listener *listener; /* NULL on the dialling side */
+    uint64_t refused;             /* second peers */
     sp_wake *wake;
     void *arg;
     nng_aio *recv_aio, *send_aio;
     pthread_mutex_t lock;
-    pthread_cond_t moved;           /* connected, lost, or a frame has left */
+    pthread_cond_t moved; /* connected, lost, or a frame has left */
     struct queue in, out;
     bool receiving, sending, connected, lost, closed;
-    uint32_t peer;                  /* pipe id of the one peer */
+    uint32_t peer; /* pipe id of the one peer */
 };
 
 static bool push(struct queue *q, nng_msg *m)
@@ -273,7 +279,8 @@ static enum status enqueue(struct sp_pair *p, const void *bytes, size_t n, struc
     if (p->lost)
         s = FAIL(err, UNREACHABLE, "the peer of this link has gone");
     else if (full(&p->out))
-        s = FAIL(err, BUSY, "%zu frames of %zu bytes wait on this link, the limit is %d frames or %zu bytes", p->out.frames, p->out.bytes, QUEUE_FRAMES, QUEUE_BYTES);
+        s = FAIL(err, BUSY, "%zu frames of %zu bytes wait on this link, the limit is %d frames or %zu bytes", p->out.frames, p->out.bytes,
+                 QUEUE_FRAMES, QUEUE_BYTES);
     else if (!push(&p->out, m))
         s = FAIL(err, OUT_OF_MEMORY, "out of memory for a link frame of %zu bytes", n);
     bool start = s == ST_OK && next_send(p);

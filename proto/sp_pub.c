@@ -7,7 +7,7 @@
 #include "proto/sp_internal.h"
 
 enum { QUEUE_FRAMES = 1024 };
-enum { SUBSCRIBER_BYTES = 1024 };   /* subscribers send nothing */
+enum { SUBSCRIBER_BYTES = 1024 }; /* subscribers send nothing */
 
 struct sp_pub {
     nng_socket socket;

@@ -6,8 +6,8 @@
 
 #include "proto/sp_internal.h"
 
-enum { REPLY_LIMIT_MS = 5000 };     /* a peer that does not read its reply for so long loses its connection */
-enum { SLACK_BYTES = 1 << 20 };     /* frames past the limit by less are seen, and so counted; nng closes on longer ones by itself */
+enum { REPLY_LIMIT_MS = 5000 }; /* a peer that does not read its reply for so long loses its connection */
+enum { SLACK_BYTES = 1 << 20 }; /* frames past the limit by less are seen, and so counted; nng closes on longer ones by itself */
 
 enum turn { RECEIVING, WITH_CALLER, SENDING, STOPPED };
 
@@ -15,11 +15,11 @@ struct slot {
     struct sp_rep *rep;
     nng_ctx ctx;
     nng_aio *aio;
-    nng_pipe pipe;                  /* the asker's */
+    nng_pipe pipe; /* the asker's */
     enum turn turn;
-    uint32_t generation;            /* of the request: a token is used once */
+    uint32_t generation; /* of the request: a token is used once */
     struct sp_request request;
-    struct slot *next;              /* arrived, not taken */
+    struct slot *next; /* arrived, not taken */
 };
 
 struct sp_rep {
@@ -120,7 +120,8 @@ static int open_slots(struct sp_rep *r, int contexts)
     return 0;
 }
 
-enum status sp_rep_listen(const char *url, int contexts, size_t max_bytes, int max_connections, sp_wake *wake, void *arg, struct sp_rep **ret, struct error *err)
+enum status sp_rep_listen(const char *url, int contexts, size_t max_bytes, int max_connections, sp_wake *wake, void *arg,
+                          struct sp_rep **ret, struct error *err)
 {
     struct sp_rep *r = calloc(1, sizeof *r + (size_t)contexts * sizeof r->slots[0]);
     if (!r)

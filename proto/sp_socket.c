@@ -17,7 +17,10 @@ enum status sp_fail(struct error *err, int rv, const char *file, int line, const
     enum status code = ST_IO;
     switch (rv) {
     case NNG_ETIMEDOUT: code = ST_TIMEOUT; break;
-    case NNG_ECONNREFUSED: case NNG_ECONNRESET: case NNG_ECLOSED: case NNG_ENOENT: code = ST_UNREACHABLE; break;
+    case NNG_ECONNREFUSED:
+    case NNG_ECONNRESET:
+    case NNG_ECLOSED:
+    case NNG_ENOENT: code = ST_UNREACHABLE; break;
     case NNG_ENOMEM: code = ST_OUT_OF_MEMORY; break;
     case NNG_EPERM: code = ST_FORBIDDEN; break;
     case NNG_EADDRINUSE: code = ST_BUSY; break;
@@ -35,7 +38,8 @@ enum status sp_ipc_path(const char *url, const char **ret_path, struct error *er
         return ST_OK;
     }
     if (strlen(url + 6) > LIMIT_IPC_PATH)
-        return FAIL(err, BAD_CONFIG, "socket path '%s' has %zu bytes, the system allows %d: use a shorter runtime folder", url + 6, strlen(url + 6), LIMIT_IPC_PATH);
+        return FAIL(err, BAD_CONFIG, "socket path '%s' has %zu bytes, the system allows %d: use a shorter runtime folder", url + 6,
+                    strlen(url + 6), LIMIT_IPC_PATH);
     *ret_path = url + 6;
     return ST_OK;
 }
@@ -73,7 +77,11 @@ void sp_cond_init(pthread_cond_t *c)
 
 /* ---- closing */
 
-struct closing { nng_socket socket; void (*done)(void *arg); void *arg; };
+struct closing {
+    nng_socket socket;
+    void (*done)(void *arg);
+    void *arg;
+};
 
 static void *close_thread(void *arg)
 {
@@ -145,7 +153,8 @@ int sp_probe(const char *path, enum sp_peer peer, int limit_ms, int *ret_fd)
         return 3;
     int answer = connect_until(fd, path, end);
     if (answer == 2) {
-        /* Both sides send eight bytes at once. Ours leave before we read, so the listener sees a whole handshake even though we hang up after it. */
+        /* Both sides send eight bytes at once. Ours leave before we read, so the listener sees a whole handshake even though we hang up
+         * after it. */
         const uint8_t hello[8] = {0, 'S', 'P', 0, 0, (uint8_t)peer, 0, 0};
         uint8_t theirs[8];
         size_t got = 0;
@@ -178,7 +187,8 @@ enum status sp_reachable(const char *url, enum sp_peer peer, int limit_ms, struc
         int64_t left = end - clock_real_ms();
         switch (sp_probe(path, peer, left > 500 ? 500 : left > 0 ? (int)left : 0, NULL)) {
         case 0: return FAIL(err, UNREACHABLE, "no node listens at %s (there is no such socket): is galleyd running?", url);
-        case 1: return FAIL(err, UNREACHABLE, "no node listens at %s (the socket is left over from one that ended): is galleyd running?", url);
+        case 1:
+            return FAIL(err, UNREACHABLE, "no node listens at %s (the socket is left over from one that ended): is galleyd running?", url);
         case 2: return ST_OK;
         case 4: return FAIL(err, FORBIDDEN, "no permission to use %s: the node belongs to another user", url);
         default: break;
@@ -287,13 +297,26 @@ static enum status clear_stale(const struct sp_listener *l, struct error *err)
     return ST_OK;
 }
 
+/* socket_mode opens the socket to the group exactly where the folder is open to it (the service's folder is 0750). */
+static int socket_mode(const char *path)
+{
+    char dir[LIMIT_IPC_PATH + 1];
+    struct stat st;
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    if (!slash)
+        return 0600;
+    *slash = 0;
+    return stat(dir, &st) == 0 && (st.st_mode & S_IXGRP) ? 0660 : 0600;
+}
+
 static enum status listen_now(struct sp_listener *l, const char *url, struct error *err)
 {
     nng_listener id;
     int rv = nng_listener_create(&id, l->socket, url);
     if (rv)
         return SP_FAIL(err, rv, "cannot listen on", url);
-    rv = l->path[0] ? nng_listener_set_int(id, NNG_OPT_IPC_PERMISSIONS, 0600) : 0;
+    rv = l->path[0] ? nng_listener_set_int(id, NNG_OPT_IPC_PERMISSIONS, socket_mode(l->path)) : 0;
     if (!rv)
         rv = nng_listener_start(id, 0);
     if (rv) {
@@ -332,7 +355,8 @@ static enum status set_up(struct sp_listener *l, const char *url, struct error *
     return listen_now(l, url, err);
 }
 
-enum status sp_listener_open(nng_socket socket, const char *url, enum sp_peer peer, int max_connections, bool guarded, struct sp_listener **ret, struct error *err)
+enum status sp_listener_open(nng_socket socket, const char *url, enum sp_peer peer, int max_connections, bool guarded,
+                             struct sp_listener **ret, struct error *err)
 {
     struct sp_listener *l = calloc(1, sizeof *l);
     enum status s = ST_OK;
@@ -357,7 +381,11 @@ enum status sp_listener_open(nng_socket socket, const char *url, enum sp_peer pe
     return ST_OK;
 }
 
-struct listener_closing { struct sp_listener *listener; void (*done)(void *arg); void *arg; };
+struct listener_closing {
+    struct sp_listener *listener;
+    void (*done)(void *arg);
+    void *arg;
+};
 
 static void listener_closed(void *arg)
 {

@@ -98,7 +98,8 @@ static void json_quoted(struct buf *out, const char *s, size_t n)
     buf_putc(out, '"');
     for (size_t i = 0; i < n;) {
         size_t plain = i, step;
-        while (plain < n && (unsigned char)s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\' && (step = utf8_step(s + plain, n - plain)))
+        while (plain < n && (unsigned char)s[plain] >= 0x20 && s[plain] != '"' && s[plain] != '\\' &&
+               (step = utf8_step(s + plain, n - plain)))
             plain += step;
         buf_put(out, s + i, plain - i);
         if (plain == n)
@@ -275,7 +276,7 @@ void wr_json(struct wr *w, const json_t *j)
     switch (j ? json_typeof(j) : JSON_NULL) {
     case JSON_OBJECT:
         wr_map(w, (uint32_t)json_object_size(j));
-        json_object_foreach((json_t *)(uintptr_t)j, key, member) {
+        json_object_foreach ((json_t *)(uintptr_t)j, key, member) {
             wr_key(w, key);
             if (w->depth <= WR_DEPTH)
                 wr_json(w, member);
@@ -284,7 +285,7 @@ void wr_json(struct wr *w, const json_t *j)
         break;
     case JSON_ARRAY:
         wr_array(w, (uint32_t)json_array_size(j));
-        json_array_foreach(j, i, member)
+        json_array_foreach (j, i, member)
             if (w->depth <= WR_DEPTH)
                 wr_json(w, member);
         wr_end(w);
@@ -292,7 +293,8 @@ void wr_json(struct wr *w, const json_t *j)
     case JSON_STRING: wr_strn(w, json_string_value(j), json_string_length(j)); break;
     case JSON_INTEGER: wr_int(w, json_integer_value(j)); break;
     case JSON_REAL: wr_double(w, json_real_value(j)); break;
-    case JSON_TRUE: case JSON_FALSE: wr_bool(w, json_is_true(j)); break;
+    case JSON_TRUE:
+    case JSON_FALSE: wr_bool(w, json_is_true(j)); break;
     case JSON_NULL: wr_null(w); break;
     }
 }
@@ -330,7 +332,10 @@ static void transcode(struct wr *w, struct mp *c)
     if (w->depth >= WR_DEPTH)
         c->fault = "nested too deep";
     switch (mp_peek(c)) {
-    case MP_NIL: mp_nil(c); wr_null(w); break;
+    case MP_NIL:
+        mp_nil(c);
+        wr_null(w);
+        break;
     case MP_BOOL: wr_bool(w, mp_bool(c)); break;
     case MP_INT:
         if (*c->at == 0xcf)
@@ -351,7 +356,8 @@ static void transcode(struct wr *w, struct mp *c)
     }
     case MP_ARRAY: transcode_array(w, c); break;
     case MP_MAP: transcode_map(w, c); break;
-    case MP_EXT: case MP_END: c->fault = c->fault ? c->fault : "no JSON form"; break;
+    case MP_EXT:
+    case MP_END: c->fault = c->fault ? c->fault : "no JSON form"; break;
     }
 }
 

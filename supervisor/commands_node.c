@@ -353,25 +353,45 @@ void command_resume(struct request *r)
 
 /* ---- as the signals */
 
+struct reload { struct request *request; struct strlist restart; };
+
+static void reload_done(void *arg, enum status st, const struct error *err)
+{
+    struct reload *l = arg;
+    struct request *r = l->request;
+    if (st != ST_OK) {
+        request_fail(r, err);
+    } else {
+        struct wr *w = request_result(r);
+        wr_map(w, 2);
+        wr_key(w, "need_restart");
+        wr_array(w, (uint32_t)l->restart.n);
+        for (size_t i = 0; i < l->restart.n; i++)
+            wr_str(w, l->restart.items[i]);
+        wr_end(w);
+        wr_kint(w, "models", (int64_t)json_array_size(models_list(r->sup->models)));
+        wr_end(w);
+        request_send(r);
+    }
+    strlist_free(&l->restart);
+    free(l);
+}
+
 void command_reload(struct request *r)
 {
     struct error err;
-    struct strlist restart = {0};
-    if (supervisor_reload(r->sup, &restart, &err) != ST_OK) {
-        strlist_free(&restart);
+    struct reload *l = calloc(1, sizeof *l);
+    if (!l) {
+        FAIL(&err, OUT_OF_MEMORY, "the node is out of memory");
         request_fail(r, &err);
         return;
     }
-    struct wr *w = request_result(r);
-    wr_map(w, 1);
-    wr_key(w, "need_restart");
-    wr_array(w, (uint32_t)restart.n);
-    for (size_t i = 0; i < restart.n; i++)
-        wr_str(w, restart.items[i]);
-    wr_end(w);
-    wr_end(w);
-    request_send(r);
-    strlist_free(&restart);
+    l->request = r;
+    if (supervisor_reload(r->sup, &l->restart, reload_done, l, &err) != ST_OK) {
+        strlist_free(&l->restart);
+        free(l);
+        request_fail(r, &err);
+    }
 }
 
 static void answer_state(struct request *r, const char *state)

@@ -231,31 +231,56 @@ void supervisor_shutdown(struct supervisor *sup)
 
 /* ---- reload */
 
-static enum status rescan_models(struct supervisor *sup, struct error *err)
+/* A rescan of the models: the probe runs on the reader's thread, so that the loop goes on. */
+struct rescan_op { struct store_op op; struct supervisor *sup; json_t *probe; supervisor_rescan_fn *done; void *arg; };
+
+static enum status read_rescan(struct queue_reader *q, struct store_op *op, struct error *err)
 {
-    json_t *probe;
-    struct models *fresh;
-    TRY(probe_run(sup->models_dir, sup->paths.data, &probe, err));
-    enum status s = models_new(probe, &fresh, err);
-    json_decref(probe);
-    TRY(s);
-    models_free(sup->models);
-    sup->models = fresh;
-    return ST_OK;
+    struct rescan_op *r = (struct rescan_op *)op;
+    (void)q;
+    return probe_run(r->sup->models_dir, r->sup->paths.data, &r->probe, err);
 }
 
-enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, struct error *err)
+static void rescan_done(struct store_op *op, enum status st, const struct error *err)
+{
+    struct rescan_op *r = (struct rescan_op *)op;
+    struct models *fresh;
+    struct error e = *err;
+    if (st == ST_OK)
+        st = models_new(r->probe, &fresh, &e);
+    if (st == ST_OK) {
+        models_free(r->sup->models);
+        r->sup->models = fresh;
+        LOGI("configuration and models read again", "models=%zu", json_array_size(models_list(fresh)));
+    } else {
+        LOGE("models not read again, the old list stays", "error=\"%s\"", e.message);
+    }
+    json_decref(r->probe);
+    if (r->done)
+        r->done(r->arg, st, &e);
+    free(r);
+}
+
+enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, supervisor_rescan_fn *done, void *arg, struct error *err)
 {
     struct config *fresh;
     enum log_level level = LOG_INFO;
-    TRY(config_load(sup->config_file[0] ? sup->config_file : NULL, sup->paths.config, &fresh, err));
-    enum status s = config_reload(sup->config, fresh, ret_restart, err);
-    config_free(fresh);
-    TRY(s);
+    struct rescan_op *r = calloc(1, sizeof *r);
+    if (!r)
+        return FAIL(err, OUT_OF_MEMORY, "out of memory for a reload");
+    enum status s = config_load(sup->config_file[0] ? sup->config_file : NULL, sup->paths.config, &fresh, err);
+    if (s == ST_OK) {
+        s = config_reload(sup->config, fresh, ret_restart, err);
+        config_free(fresh);
+    }
+    if (s != ST_OK) {
+        free(r);
+        return s;
+    }
     log_level_from_name(sup->config->log_level, &level);
     log_setup("galleyd", level, strcmp(sup->config->log_format, "json") == 0);
-    TRY(rescan_models(sup, err));
-    LOGI("configuration read again", "restart_needed=%zu models=%zu", ret_restart->n, json_array_size(models_list(sup->models)));
+    *r = (struct rescan_op){{.read = read_rescan, .done = rescan_done}, sup, NULL, done, arg};
+    store_read(sup->store, &r->op);
     return ST_OK;
 }
 
@@ -273,7 +298,7 @@ static void on_signal(void *arg, int signo)
         break;
     case SIGHUP:
         notify("RELOADING=1");
-        if (supervisor_reload(sup, &restart, &err) != ST_OK)
+        if (supervisor_reload(sup, &restart, NULL, NULL, &err) != ST_OK)
             LOGE("reload refused, the old configuration stays", "error=\"%s\"", err.message);
         strlist_free(&restart);
         notify("READY=1");

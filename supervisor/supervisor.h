@@ -47,8 +47,10 @@ int supervisor_run(struct supervisor *sup, struct error *err);
 /* supervisor_drain: no more starts; exits when what runs has ended, at the latest after drain_ms. supervisor_shutdown: now. */
 void supervisor_drain(struct supervisor *sup);
 void supervisor_shutdown(struct supervisor *sup);
-/* supervisor_reload reads the configuration and the models again; a bad file keeps the old (ERR). RET_RESTART: keys that want a restart. */
-NODISCARD enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, struct error *err);
+/* supervisor_reload reads the configuration again, at once, and then the models; a bad file keeps the old (ERR). RET_RESTART: keys that want a restart.
+ * DONE (may be NULL) hears how the models went; it is not called when the configuration was refused. */
+typedef void supervisor_rescan_fn(void *arg, enum status status, const struct error *err);
+NODISCARD enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, supervisor_rescan_fn *done, void *arg, struct error *err);
 /* supervisor_ready tells whether an item that comes now would start; WHY (256 bytes) else. */
 bool supervisor_ready(const struct supervisor *sup, char *why, size_t size);
 /* supervisor_may_claim: serving, not paused, disk above its floor. */

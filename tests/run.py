@@ -163,7 +163,7 @@ def plain(tally):
     python_suite(tally, "front door", "door/run.py", "release", 120)
     runner(tally, "cases", "release", 120, "galley-cases", os.path.join(HERE, "cases/data"))
     runner(tally, "golden", "release", 300, "galley-golden", os.path.join(HERE, "golden/data"))
-    farm(tally, "farm", "release", 360, "--short")
+    farm(tally, "farm", "release", 480, "--short")
     if os.path.exists(os.path.join(HERE, "docs/run.py")):
         python_suite(tally, "docs", "docs/run.py", "release", 120)
 

@@ -7,10 +7,7 @@
 #include "common/json.h"
 #include "graph/coerce.h"
 
-static enum status no_memory(struct error *err)
-{
-    return FAIL(err, OUT_OF_MEMORY, "out of memory running a graph");
-}
+static enum status no_memory(struct error *err) { return FAIL(err, OUT_OF_MEMORY, "out of memory running a graph"); }
 
 /* ---- making and freeing */
 
@@ -181,10 +178,7 @@ static void record_error(struct executor *x, const struct copy *c, const char *t
     x->failed = true;
 }
 
-bool executor_item_edge(const struct executor *x, int edge)
-{
-    return strcmp(x->g->edges[edge].destination_field, "item") == 0;
-}
+bool executor_item_edge(const struct executor *x, int edge) { return strcmp(x->g->edges[edge].destination_field, "item") == 0; }
 
 static const json_t *link_value(const struct executor *x, const struct link *l)
 {
@@ -276,7 +270,8 @@ static enum status set_collect(const struct executor *x, struct copy *c, struct 
         bool is_collection = strcmp(field, "collection") == 0;
         if (!is_collection && strcmp(field, "item") != 0)
             continue;
-        int failed = is_collection && json_is_array(value) ? json_array_extend(list, value) : json_array_append(list, value ? value : json_null());
+        int failed =
+            is_collection && json_is_array(value) ? json_array_extend(list, value) : json_array_append(list, value ? value : json_null());
         if (failed)
             return no_memory(err);
     }
@@ -293,7 +288,8 @@ static enum status check_required(struct executor *x, struct copy *c, struct err
         bool needs_edge = f->input == INPUT_CONNECTION;
         (void)FAIL(err, NODE_FAILED, "required field '%s' has no value%s", f->name, needs_edge ? " and needs an edge" : " and no edge");
         char message[300];
-        snprintf(message, sizeof message, "Node %s missing %s for field %s", c->p.type->type, needs_edge ? "connections" : "value or connection", f->name);
+        snprintf(message, sizeof message, "Node %s missing %s for field %s", c->p.type->type,
+                 needs_edge ? "connections" : "value or connection", f->name);
         return refuse_input(x, c, needs_edge ? "RequiredConnectionException" : "MissingInputException", message, err);
     }
     return ST_OK;
@@ -365,7 +361,8 @@ static enum status count_output(struct executor *x, const struct prepared *p, co
     x->value_bytes += executor_text_bytes(output, EXECUTOR_MAX_VALUES);
     if (x->value_bytes <= EXECUTOR_MAX_VALUES)
         return ST_OK;
-    return FAIL(err, TOO_LARGE, "the outputs of the session's nodes exceed %d bytes (at node '%.100s')", (int)EXECUTOR_MAX_VALUES, p->source_id);
+    return FAIL(err, TOO_LARGE, "the outputs of the session's nodes exceed %d bytes (at node '%.100s')", (int)EXECUTOR_MAX_VALUES,
+                p->source_id);
 }
 
 enum status executor_complete(struct executor *x, const struct prepared *p, json_t *output, struct error *err)
@@ -395,10 +392,7 @@ void executor_fail(struct executor *x, const struct prepared *p, const char *err
     record_error(x, (const struct copy *)p, error_type, message);
 }
 
-bool executor_failed(const struct executor *x)
-{
-    return x->failed;
-}
+bool executor_failed(const struct executor *x) { return x->failed; }
 
 int executor_path(const struct executor *x, const struct prepared *p, int ret[EXECUTOR_MAX_NESTING])
 {

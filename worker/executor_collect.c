@@ -1,6 +1,6 @@
-/* Copies of collect nodes. A collect closes the innermost iterate of its items: there is one copy for each place outside of it. Places are iteration
- * paths as plain lists of indices, which iterate an index belongs to is not looked at: so InvokeAI does, and graphs that collect from independent
- * iterates show it. */
+/* Copies of collect nodes. A collect closes the innermost iterate of its items: there is one copy for each place outside of it. Places are
+ * iteration paths as plain lists of indices, which iterate an index belongs to is not looked at: so InvokeAI does, and graphs that collect
+ * from independent iterates show it. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +18,8 @@ struct paths {
 
 /* The edges into one collect, by the node they come from. */
 struct feeds {
-    int *first;                     /* by node: an edge from it (as a place in the collect's edges), -1 none */
-    int *next;                      /* by edge: another one from the same node */
+    int *first; /* by node: an edge from it (as a place in the collect's edges), -1 none */
+    int *next;  /* by edge: another one from the same node */
 };
 
 static struct path path_of(const struct executor *x, int copy)
@@ -156,8 +156,8 @@ static int compare_links(const void *a, const void *b, void *executor)
     return order ? order : p->edge - q->edge;
 }
 
-/* Makes the copy at PLACE and links all that belongs to it, lists first, each in order of iteration and then of the edges. Every edge from a node
- * brings what all edges from that node bring: two edges from one node bring everything twice, as in InvokeAI. */
+/* Makes the copy at PLACE and links all that belongs to it, lists first, each in order of iteration and then of the edges. Every edge from
+ * a node brings what all edges from that node bring: two edges from one node bring everything twice, as in InvokeAI. */
 static enum status copy_at(struct executor *x, int source, const struct path *place, const struct feeds *feeds, struct error *err)
 {
     const struct source *s = &x->sources[source];

@@ -1,5 +1,5 @@
-/* From nodes of the graph to prepared nodes. A node's copies are the natural join of those of the nodes that feed it: they meet where they share an
- * iterate, and form all pairs where they do not. A collect closes the innermost iterate of its items. */
+/* From nodes of the graph to prepared nodes. A node's copies are the natural join of those of the nodes that feed it: they meet where they
+ * share an iterate, and form all pairs where they do not. A collect closes the innermost iterate of its items. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,8 +10,8 @@
 struct rows {
     struct axes axes;
     int n, cap, n_picks;
-    int *values;                    /* [n][axes.n] */
-    int *picks;                     /* [n][n_picks] */
+    int *values; /* [n][axes.n] */
+    int *picks;  /* [n][n_picks] */
 };
 
 static void rows_fini(struct rows *r)
@@ -20,10 +20,7 @@ static void rows_fini(struct rows *r)
     free(r->picks);
 }
 
-static enum status no_memory(struct error *err)
-{
-    return FAIL(err, OUT_OF_MEMORY, "out of memory preparing a graph");
-}
+static enum status no_memory(struct error *err) { return FAIL(err, OUT_OF_MEMORY, "out of memory preparing a graph"); }
 
 bool executor_grow(void *array, int n, int *cap, size_t size)
 {
@@ -55,7 +52,8 @@ static enum status axes_merge(const struct executor *x, struct axes *a, const st
         if (axis_find(a, b->node[i]) >= 0)
             continue;
         if (a->n == EXECUTOR_MAX_NESTING)
-            return FAIL(err, TOO_LARGE, "iterates nest more than %d deep (at node '%.100s')", EXECUTOR_MAX_NESTING, x->g->nodes[b->node[i]].id);
+            return FAIL(err, TOO_LARGE, "iterates nest more than %d deep (at node '%.100s')", EXECUTOR_MAX_NESTING,
+                        x->g->nodes[b->node[i]].id);
         int k = a->n++;
         for (; k > 0 && x->rank[a->node[k - 1]] > x->rank[b->node[i]]; k--)
             a->node[k] = a->node[k - 1];
@@ -64,8 +62,8 @@ static enum status axes_merge(const struct executor *x, struct axes *a, const st
     return ST_OK;
 }
 
-/* Puts axes that a collect closed before another axis of the same list began (so that both come from the same iterate) after the others: InvokeAI
- * iterates the later one outside. Bits of SEEN: by iterate, all iterates before it, closed or not. */
+/* Puts axes that a collect closed before another axis of the same list began (so that both come from the same iterate) after the others:
+ * InvokeAI iterates the later one outside. Bits of SEEN: by iterate, all iterates before it, closed or not. */
 static void axes_order(struct executor *x, struct axes *a)
 {
     struct axes outer = {.n = 0}, inner = {.n = 0};
@@ -124,7 +122,7 @@ enum status executor_axes(struct executor *x, struct error *err)
 struct overlay {
     int position[EXECUTOR_MAX_NESTING];
     int prefix;
-    bool contiguous;                /* the shared axes are exactly the first PREFIX ones: equal copies lie together */
+    bool contiguous; /* the shared axes are exactly the first PREFIX ones: equal copies lie together */
 };
 
 static struct overlay overlay_of(const struct source *s, const struct axes *axes)
@@ -168,7 +166,8 @@ static int bound(const struct executor *x, const struct overlay *o, const struct
 }
 
 /* The copies of S that can agree with VALUES: FROM up to TO, counted from its first; each is still to be checked with agrees. */
-static void candidates(const struct executor *x, const struct overlay *o, const struct source *s, const int *values, int *ret_from, int *ret_to)
+static void candidates(const struct executor *x, const struct overlay *o, const struct source *s, const int *values, int *ret_from,
+                       int *ret_to)
 {
     bool exact = o->contiguous;
     for (int i = 0; exact && i < o->prefix; i++)
@@ -199,15 +198,9 @@ static enum status rows_add(struct rows *r, struct error *err)
     return ST_OK;
 }
 
-static int *row_values(const struct rows *r, int row)
-{
-    return r->values + (size_t)row * (size_t)r->axes.n;
-}
+static int *row_values(const struct rows *r, int row) { return r->values + (size_t)row * (size_t)r->axes.n; }
 
-static int *row_picks(const struct rows *r, int row)
-{
-    return r->picks + (size_t)row * (size_t)r->n_picks;
-}
+static int *row_picks(const struct rows *r, int row) { return r->picks + (size_t)row * (size_t)r->n_picks; }
 
 /* Adds to OUT the row ROW of IN together with VALUES over AXES, picking copy PICK (-1: none). */
 static enum status rows_join_row(struct rows *out, const struct rows *in, int row, const struct axes *axes, const int *values, int pick,
@@ -373,7 +366,8 @@ static int iterations(const struct executor *x, const struct source *s, const in
 }
 
 /* Makes the copy of SOURCE for one row (INDEX: of an iterate, else -1). PICK_OF tells which pick each edge into it takes. */
-static enum status copy_from_row(struct executor *x, int source, const struct rows *r, int row, const int *pick_of, int index, struct error *err)
+static enum status copy_from_row(struct executor *x, int source, const struct rows *r, int row, const int *pick_of, int index,
+                                 struct error *err)
 {
     struct source *s = &x->sources[source];
     struct copy *c;
@@ -387,7 +381,8 @@ static enum status copy_from_row(struct executor *x, int source, const struct ro
     return copy_ready(x, c, err);
 }
 
-static enum status copies_from_rows(struct executor *x, int source, const struct rows *r, const int *parents, int n_parents, struct error *err)
+static enum status copies_from_rows(struct executor *x, int source, const struct rows *r, const int *parents, int n_parents,
+                                    struct error *err)
 {
     const struct source *s = &x->sources[source];
     int *pick_of = malloc(((size_t)s->n_edges + (size_t)x->g->n_nodes + 1) * sizeof *pick_of), *place = pick_of + s->n_edges;

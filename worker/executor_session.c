@@ -11,7 +11,7 @@ static json_t *object_without_nulls(const json_t *object)
     AUTO_JSON *kept = json_object();
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)object, key, value)
+    json_object_foreach ((json_t *)object, key, value)
         if (!json_is_null(value) && json_object_set_new_nocheck(kept, key, without_nulls(value)) != 0)
             return NULL;
     return json_incref(kept);
@@ -27,7 +27,7 @@ static json_t *without_nulls(const json_t *value)
     AUTO_JSON *kept = json_array();
     size_t i;
     json_t *member;
-    json_array_foreach(value, i, member)
+    json_array_foreach (value, i, member)
         if (json_array_append_new(kept, without_nulls(member)) != 0)
             return NULL;
     return json_incref(kept);
@@ -46,12 +46,12 @@ size_t executor_text_bytes(const json_t *value, size_t limit)
         return 20;
     if (!json_is_object(value) && !json_is_array(value))
         return 5;
-    json_object_foreach((json_t *)value, key, member) {
+    json_object_foreach ((json_t *)value, key, member) {
         if (n > limit)
             break;
         n += strlen(key) + 4 + executor_text_bytes(member, limit - n);
     }
-    json_array_foreach(value, i, member) {
+    json_array_foreach (value, i, member) {
         if (n > limit)
             break;
         n += 1 + executor_text_bytes(member, limit - n);
@@ -167,9 +167,9 @@ static json_t *source_graph_json(const struct executor *x)
 
 json_t *executor_session(const struct executor *x)
 {
-    AUTO_JSON *session = json_pack("{s:s, s:o, s:O, s:O, s:O, s:[], s:[], s:i, s:[]}", "id", x->session_id, "graph", source_graph_json(x), "executed",
-                                   x->executed, "executed_history", x->executed_history, "errors", x->errors, "workflow_call_stack",
-                                   "workflow_call_history", "max_workflow_call_depth", 4, "ready_order");
+    AUTO_JSON *session = json_pack("{s:s, s:o, s:O, s:O, s:O, s:[], s:[], s:i, s:[]}", "id", x->session_id, "graph", source_graph_json(x),
+                                   "executed", x->executed, "executed_history", x->executed_history, "errors", x->errors,
+                                   "workflow_call_stack", "workflow_call_history", "max_workflow_call_depth", 4, "ready_order");
     int failed = !session;
     if (!failed && is_too_long(x)) {
         failed |= json_object_del(session, "executed");

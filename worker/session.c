@@ -177,8 +177,10 @@ static enum status service_image_put(void *self, const struct picture *p, const 
         texts[n++] = (struct png_text){"invokeai_metadata", meta};
     if (s->workflow_text)
         texts[n++] = (struct png_text){"invokeai_workflow", s->workflow_text};
-    if (!s->graph_text)
-        s->graph_text = json_text(s->graph->document);
+    if (!s->graph_text) {
+        AUTO_JSON *graph = graph_json(s->graph, NULL);    /* without an id of its own: the same job gives the same bytes */
+        s->graph_text = graph ? json_text(graph) : NULL;
+    }
     if (s->graph_text)
         texts[n++] = (struct png_text){"invokeai_graph", s->graph_text};
     struct output_file file = {s->node->source_id, s->node->is_intermediate, texts, n};

@@ -15,7 +15,7 @@ static long long waiting(const json_t *before)
     long long n = 0;
     size_t i;
     json_t *op;
-    json_array_foreach(before, i, op) {
+    json_array_foreach (before, i, op) {
         const char *name = json_str(op, "op", "");
         if (strcmp(name, "enqueue") == 0)
             n += json_int(op, "count", 1);
@@ -32,7 +32,7 @@ static const json_t *load_error(const json_t *e)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(e, "items"), i, item)
+    json_array_foreach (json_object_get(e, "items"), i, item)
         if (json_object_get(item, "load_error"))
             return json_object_get(item, "load_error");
     return NULL;
@@ -43,8 +43,9 @@ static json_t *as_triples(const json_t *values)
 {
     json_t *list = json_array(), *v;
     size_t i;
-    json_array_foreach(values, i, v)
-        json_array_append_new(list, json_pack("[O, O, O]", json_object_get(v, "node_path"), json_object_get(v, "field_name"), json_object_get(v, "value")));
+    json_array_foreach (values, i, v)
+        json_array_append_new(
+            list, json_pack("[O, O, O]", json_object_get(v, "node_path"), json_object_get(v, "field_name"), json_object_get(v, "value")));
     return list;
 }
 
@@ -54,7 +55,7 @@ static struct verdict check_items(const json_t *e, const struct batch *b)
         return verdict_failed("%lld items, expected %lld", (long long)b->count, json_int(e, "requested", -1));
     size_t i;
     json_t *item;
-    json_array_foreach(json_object_get(e, "items"), i, item) {
+    json_array_foreach (json_object_get(e, "items"), i, item) {
         AUTO_JSON *values = batch_values(b->data, (int64_t)i);
         AUTO_JSON *triples = as_triples(values);
         if (cases_equal(json_object_get(item, "values"), triples))
@@ -87,7 +88,8 @@ struct verdict case_batch(const json_t *c)
     if (s == ST_NOT_AVAILABLE)
         v = verdict_skipped("%s", err.message);
     else if (truncated)
-        v = s == ST_TOO_LARGE ? verdict_passed() : verdict_failed("%s, expected to be refused as too large", s == ST_OK ? "accepted" : err.message);
+        v = s == ST_TOO_LARGE ? verdict_passed()
+                              : verdict_failed("%s, expected to be refused as too large", s == ST_OK ? "accepted" : err.message);
     else if (refused)
         v = s != ST_OK ? cases_check_error(refused, &detail, err.message) : verdict_failed("accepted");
     else

@@ -84,9 +84,9 @@ static struct verdict check_stored(const json_t *e, const json_t *taken)
 {
     char *got = json_text(taken);
     const json_t *stored = json_object_get(e, "stored");
-    struct verdict v = !json_flag(e, "ok", false)                ? verdict_failed("took %.200s, upstream refuses it", got)
+    struct verdict v = !json_flag(e, "ok", false)              ? verdict_failed("took %.200s, upstream refuses it", got)
                        : stored && !cases_equal(stored, taken) ? verdict_failed("took %.200s", got)
-                                                                 : verdict_passed();
+                                                               : verdict_passed();
     free(got);
     return v;
 }
@@ -112,7 +112,7 @@ struct verdict case_fields(const json_t *c)
         return verdict_skipped("choice of '%s' not in this build", name);
     if (s == ST_OK)
         return check_stored(e, taken);
-    if (strcmp(fault.kind, "finite_number") == 0)   /* galley's own rule: JSON has no such numbers */
+    if (strcmp(fault.kind, "finite_number") == 0) /* galley's own rule: JSON has no such numbers */
         return json_flag(e, "ok", false) ? verdict_passed() : verdict_failed("refused as not finite");
     if (json_flag(e, "ok", false))
         return verdict_failed("refused: %s", err.message);

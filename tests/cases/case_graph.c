@@ -14,8 +14,8 @@ struct run {
     struct graph *graph;
     struct executor *executor;
     json_t *session;
-    const char *status;             /* completed failed stopped */
-    bool out_of_order;              /* copies of one node did not run in ascending path order */
+    const char *status; /* completed failed stopped */
+    bool out_of_order;  /* copies of one node did not run in ascending path order */
     bool needs_engine;
     char last_type[64];
 };
@@ -100,7 +100,8 @@ static void check_order(struct run *r, const struct prepared *p, json_t *paths)
 
 static enum status run_node(struct run *r, const struct prepared *p, uint64_t *random, struct error *err)
 {
-    const struct node_services services = {random, no_phase, NULL, no_tensor_put, no_tensor_get, no_image_put, no_image_get, no_model_get, some_bits};
+    const struct node_services services = {random,       no_phase,     NULL,         no_tensor_put, no_tensor_get,
+                                           no_image_put, no_image_get, no_model_get, some_bits};
     node_fn *fn = node_fn_find(p->type->type);
     AUTO_JSON *output = NULL;
     enum status s = fn ? fn(&services, p->inputs, &output, err) : FAIL(err, INTERNAL, "no function for %s", p->type->type);
@@ -152,7 +153,7 @@ static json_t *results_of(const struct run *r, const char *id)
 {
     json_t *list = json_array(), *copy;
     size_t i;
-    json_array_foreach(json_object_get(json_object_get(r->session, "source_prepared_mapping"), id), i, copy) {
+    json_array_foreach (json_object_get(json_object_get(r->session, "source_prepared_mapping"), id), i, copy) {
         json_t *result = json_object_get(json_object_get(r->session, "results"), json_string_value(copy));
         if (result)
             json_array_append(list, result);
@@ -165,7 +166,7 @@ static json_t *paths_of(const struct run *r, const char *id)
 {
     json_t *list = json_array(), *copy;
     size_t i;
-    json_array_foreach(json_object_get(json_object_get(r->session, "source_prepared_mapping"), id), i, copy)
+    json_array_foreach (json_object_get(json_object_get(r->session, "source_prepared_mapping"), id), i, copy)
         if (json_object_get(json_object_get(r->session, "results"), json_string_value(copy)))
             json_array_append(list, json_object_get(json_object_get(r->session, "prepared_iteration_paths"), json_string_value(copy)));
     return list;
@@ -175,7 +176,7 @@ static bool names(const json_t *list, const char *id)
 {
     size_t i;
     json_t *entry;
-    json_array_foreach(list, i, entry)
+    json_array_foreach (list, i, entry)
         if (strcmp(json_string_value(entry), id) == 0)
             return true;
     return false;
@@ -214,7 +215,7 @@ static struct verdict check_results(const json_t *e, const struct run *r)
 {
     const char *id;
     json_t *expected;
-    json_object_foreach(json_object_get(e, "results"), id, expected) {
+    json_object_foreach (json_object_get(e, "results"), id, expected) {
         AUTO_JSON *actual = results_of(r, id);
         if (json_array_size(actual) == 0 && names(json_object_get(e, "may_skip"), id))
             continue;
@@ -226,7 +227,7 @@ static struct verdict check_results(const json_t *e, const struct run *r)
         free(want);
         return v;
     }
-    json_object_foreach(json_object_get(e, "paths"), id, expected) {
+    json_object_foreach (json_object_get(e, "paths"), id, expected) {
         AUTO_JSON *actual = paths_of(r, id);
         if (!has_repeats(expected) && !cases_equal_multiset(expected, actual)) {
             char *got = json_text(actual);
@@ -242,12 +243,12 @@ static struct verdict check_lists(const json_t *e, const struct run *r)
 {
     size_t i;
     json_t *id;
-    json_array_foreach(json_object_get(e, "not_run"), i, id) {
+    json_array_foreach (json_object_get(e, "not_run"), i, id) {
         AUTO_JSON *results = results_of(r, json_string_value(id));
         if (json_array_size(results) > 0)
             return verdict_failed("node %s has results but should not have run", json_string_value(id));
     }
-    json_array_foreach(json_object_get(e, "empty"), i, id) {
+    json_array_foreach (json_object_get(e, "empty"), i, id) {
         const json_t *copies = json_object_get(json_object_get(r->session, "source_prepared_mapping"), json_string_value(id));
         if (!copies || json_array_size(copies) > 0 || !names(json_object_get(r->session, "executed"), json_string_value(id)))
             return verdict_failed("node %s should be done with no copies", json_string_value(id));
@@ -258,15 +259,17 @@ static struct verdict check_lists(const json_t *e, const struct run *r)
 /* Classes that the executor gives itself; a node that fails by itself is known by its message only. */
 static bool executor_class(const char *class)
 {
-    return strcmp(class, "NodeInputError") == 0 || strcmp(class, "MissingInputException") == 0 || strcmp(class, "RequiredConnectionException") == 0;
+    return strcmp(class, "NodeInputError") == 0 || strcmp(class, "MissingInputException") == 0 ||
+           strcmp(class, "RequiredConnectionException") == 0;
 }
 
 static struct verdict check_failure(const json_t *expected, const struct run *r)
 {
-    const char *node = json_str(expected, "node", ""), *class = json_str(expected, "class", ""), *contains = json_str(expected, "contains", "");
+    const char *node = json_str(expected, "node", ""), *class = json_str(expected, "class", ""),
+               *contains = json_str(expected, "contains", "");
     const char *id;
     json_t *text;
-    json_object_foreach(json_object_get(r->session, "errors"), id, text) {
+    json_object_foreach (json_object_get(r->session, "errors"), id, text) {
         if (strcmp(json_str(json_object_get(r->session, "prepared_source_mapping"), id, ""), node) != 0)
             continue;
         char want[400];
@@ -294,7 +297,7 @@ static struct verdict check_run(const json_t *e, const struct run *r)
         v = check_lists(e, r);
     size_t i;
     json_t *error;
-    json_array_foreach(json_object_get(e, "errors"), i, error)
+    json_array_foreach (json_object_get(e, "errors"), i, error)
         if (v.outcome == PASSED)
             v = check_failure(error, r);
     return v;
@@ -389,7 +392,8 @@ struct verdict case_values(const json_t *c)
     if (s != ST_OK && !at_parse)
         v = verdict_failed("refused: %s", err.message);
     else if (s != ST_OK)
-        v = detail.class && strcmp(json_str(error, "class", ""), detail.class) == 0 ? verdict_passed() : verdict_failed("refused: %s", err.message);
+        v = detail.class && strcmp(json_str(error, "class", ""), detail.class) == 0 ? verdict_passed()
+                                                                                    : verdict_failed("refused: %s", err.message);
     else if (at_parse)
         v = verdict_failed("accepted, but upstream refuses: %s", json_str(error, "contains", ""));
     else if (run_all(&r, -1, &err) != ST_OK)

@@ -9,10 +9,7 @@
 #include "common/json.h"
 #include "tests/cases/cases.h"
 
-struct verdict verdict_passed(void)
-{
-    return (struct verdict){PASSED, ""};
-}
+struct verdict verdict_passed(void) { return (struct verdict){PASSED, ""}; }
 
 struct verdict verdict_failed(const char *fmt, ...)
 {
@@ -79,10 +76,10 @@ bool cases_has(const json_t *j, const char *key)
     size_t i;
     if (json_object_get(j, key))
         return true;
-    json_object_foreach((json_t *)j, name, member)
+    json_object_foreach ((json_t *)j, name, member)
         if (cases_has(member, key))
             return true;
-    json_array_foreach(j, i, member)
+    json_array_foreach (j, i, member)
         if (cases_has(member, key))
             return true;
     return false;
@@ -92,16 +89,17 @@ static bool objects_equal(const json_t *expected, const json_t *actual)
 {
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)expected, key, value) {
+    json_object_foreach ((json_t *)expected, key, value) {
         const json_t *other = json_object_get(actual, key);
         if (strcmp(key, "app_version") == 0 && json_is_string(other))
             continue;
-        if (strcmp(key, "image_name") == 0 && strcmp(json_string_value(value) ? json_string_value(value) : "", "*") == 0 && json_is_string(other))
+        if (strcmp(key, "image_name") == 0 && strcmp(json_string_value(value) ? json_string_value(value) : "", "*") == 0 &&
+            json_is_string(other))
             continue;
         if (!cases_equal(value, other ? other : json_null()))
             return false;
     }
-    json_object_foreach((json_t *)actual, key, value)
+    json_object_foreach ((json_t *)actual, key, value)
         if (!json_is_null(value) && !json_object_get(expected, key))
             return false;
     return true;
@@ -145,7 +143,7 @@ const char *cases_missing_type(const json_t *graph)
 {
     const char *key;
     json_t *node;
-    json_object_foreach(json_object_get(graph, "nodes"), key, node) {
+    json_object_foreach (json_object_get(graph, "nodes"), key, node) {
         const char *type = json_str(node, "type", NULL);
         if (type && node_type_known(type) && !node_type_find(type))
             return type;
@@ -159,7 +157,7 @@ static void join(const json_t *loc, char *ret, size_t size)
     size_t i, at = 0;
     json_t *part;
     *ret = '\0';
-    json_array_foreach(loc, i, part)
+    json_array_foreach (loc, i, part)
         if (at < size)
             at += (size_t)snprintf(ret + at, size - at, "%s%s", i ? "." : "", json_string_value(part) ? json_string_value(part) : "?");
 }

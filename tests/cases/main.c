@@ -16,8 +16,8 @@ static const struct {
     const char *name;
     struct verdict (*run)(const json_t *c);
 } kinds[] = {
-    {"graph", case_graph}, {"pairs", case_pairs}, {"values", case_values}, {"fields", case_fields}, {"batch", case_batch},
-    {"queue", case_queue}, {"workflow", NULL},
+    {"graph", case_graph}, {"pairs", case_pairs}, {"values", case_values}, {"fields", case_fields},
+    {"batch", case_batch}, {"queue", case_queue}, {"workflow", NULL},
 };
 
 struct tally {
@@ -49,10 +49,7 @@ static int add_file(const char *path, const struct stat *st, int type, struct FT
     return 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static char *read_text(const char *path)
 {
@@ -85,10 +82,10 @@ static struct verdict check_big(const json_t *input)
         json_decref(taken);
         return s == ST_BAD_REQUEST ? verdict_passed() : verdict_failed("%s is taken", digits);
     }
-    json_object_foreach((json_t *)input, key, member)
+    json_object_foreach ((json_t *)input, key, member)
         if (cases_has(member, "$big"))
             return check_big(member);
-    json_array_foreach(input, i, member)
+    json_array_foreach (input, i, member)
         if (cases_has(member, "$big"))
             return check_big(member);
     return verdict_passed();
@@ -114,7 +111,8 @@ static void report(const char *path, size_t index, const json_t *c, const char *
     if (v->outcome == SKIPPED)
         tally_of(by_reason, &n_reasons, MAX_REASONS, v->why)->n[SKIPPED]++;
     if (v->outcome == FAILED)
-        printf("FAIL %s: case %zu '%s' %s.%s: %s\n", path, index + 1, json_str(c, "name", ""), json_str(c, "type", ""), json_str(c, "field", ""), v->why);
+        printf("FAIL %s: case %zu '%s' %s.%s: %s\n", path, index + 1, json_str(c, "name", ""), json_str(c, "type", ""),
+               json_str(c, "field", ""), v->why);
 }
 
 static void cannot_read(const char *path, const char *why)
@@ -145,10 +143,10 @@ static void run_file(const char *path)
     json_t *c;
     while (k < sizeof kinds / sizeof kinds[0] && strcmp(kinds[k].name, kind) != 0)
         k++;
-    json_array_foreach(cases, i, c) {
+    json_array_foreach (cases, i, c) {
         struct verdict v = k == sizeof kinds / sizeof kinds[0] ? verdict_skipped("kind '%s'", kind)
-                           : !json_is_object(c)                  ? verdict_failed("the case is no object")
-                                                                 : run_case(k, c);
+                           : !json_is_object(c)                ? verdict_failed("the case is no object")
+                                                               : run_case(k, c);
         report(path, i, c, kind, &v);
     }
 }
@@ -173,7 +171,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < n_reasons; i++)
         printf("skipped %4d  %s\n", by_reason[i].n[SKIPPED], by_reason[i].name);
     for (int i = 0; i < n_kinds; i++) {
-        printf("%-9s %d passed, %d failed, %d skipped\n", by_kind[i].name, by_kind[i].n[PASSED], by_kind[i].n[FAILED], by_kind[i].n[SKIPPED]);
+        printf("%-9s %d passed, %d failed, %d skipped\n", by_kind[i].name, by_kind[i].n[PASSED], by_kind[i].n[FAILED],
+               by_kind[i].n[SKIPPED]);
         for (int k = 0; k < 3; k++)
             total[k] += by_kind[i].n[k];
     }

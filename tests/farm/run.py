@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The farm tests: a real galleyd with real and faked workers, driven from outside. Python's standard library only.
 
-    tests/farm/run.py [--bin DIR] [--short] [--list] [NAME...]
+    tests/farm/run.py [--bin DIR] [--short] [--jobs N] [--list] [NAME...]
 
 Each test runs in a process of its own, with a time limit and a temporary folder. What it leaves running is killed, and is a failure.
 """
 import argparse
+import concurrent.futures
 import glob
 import importlib
 import os
@@ -37,7 +38,10 @@ def slowness(bin_dir):
 
 
 def run_here(name):
-    """The body of a test's own process."""
+    """The body of a test's own process. SIGUSR1 says that its time is up: it fails where it stands, with the log of its nodes."""
+    def time_is_up(*_):
+        raise AssertionError("no end within the limit of the test")
+    signal.signal(signal.SIGUSR1, time_is_up)
     try:
         TESTS[name]()
     except Skip as e:
@@ -102,8 +106,12 @@ def run_one(name, env, slow):
             code = child.wait(limit)
         except subprocess.TimeoutExpired:
             code = None
-            child.kill()
-            child.wait()
+            child.send_signal(signal.SIGUSR1)
+            try:
+                child.wait(10 * slow)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
         left = sweep(root, 5 * slow if code in (0, SKIPPED) else 0)
         out.seek(0)
         output = out.read().decode(errors="replace")
@@ -119,6 +127,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bin", help="folder of galleyd, galley-worker and galley (default: build/release/bin)")
     p.add_argument("--short", action="store_true", help="leave the long tests out")
+    p.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 4), help="tests at the same time (default: one per processor, at most 4)")
     p.add_argument("--list", action="store_true", help="print the names of the tests")
     p.add_argument("--one", help=argparse.SUPPRESS)
     p.add_argument("names", nargs="*", help="tests to run, or beginnings of their names")
@@ -136,13 +145,20 @@ def main():
     for key in [k for k in env if k.startswith("GALLEY_")]:
         del env[key]
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
-    for name in chosen:
+
+    def timed(name):
         begin = time.monotonic()
-        verdict, reason, output = run_one(name, env, slow)
-        counts[verdict] += 1
-        print("%s %s %s" % (verdict, name, reason or "%.1f s" % (time.monotonic() - begin)), flush=True)
-        if verdict == "FAIL":
-            print("    " + output.replace("\n", "\n    ").rstrip(), flush=True)
+        return (name, *run_one(name, env, slow), time.monotonic() - begin)
+
+    # Most tests wait more than they compute. The longest go first, so that none is left over at the end.
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        order = sorted(chosen, key=lambda n: -TESTS[n].limit)
+        for done in concurrent.futures.as_completed([pool.submit(timed, name) for name in order]):
+            name, verdict, reason, output, seconds = done.result()
+            counts[verdict] += 1
+            print("%s %s %s" % (verdict, name, reason or "%.1f s" % seconds), flush=True)
+            if verdict == "FAIL":
+                print("    " + output.replace("\n", "\n    ").rstrip(), flush=True)
     print("%d passed, %d failed, %d skipped" % (counts["ok"], counts["FAIL"], counts["skip"]))
     sys.exit(1 if counts["FAIL"] else 0)
 

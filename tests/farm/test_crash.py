@@ -62,6 +62,8 @@ def kill_at_random(seed, kills, items):
             n.kill()
             workers_gone(pids)
             n.start()
+            # An item that runs at three crashes is held: let the ones that ran at this one end.
+            wait("the interrupted items", lambda: all(n.row(i)["status"] == "completed" for i in interrupted(n)))
         rows = n.settled(acknowledged, 120)
         check(all(r["status"] == "completed" for r in rows.values()), {i: (r["status"], r["error_message"]) for i, r in rows.items() if r["status"] != "completed"})
         check(len(set(acknowledged)) == len(acknowledged), "an id was given twice")
@@ -77,6 +79,27 @@ def kill_at_random(seed, kills, items):
         check(len({e["item_id"] for e in events}) == len(events), "an end was told twice in this life of the node")
         n.kill(signal.SIGTERM)
         database_ok(n)
+
+
+def interrupted(n):
+    """Items that a crash of the node has stopped and that are not finished."""
+    return [r["item_id"] for r in n.call("snapshot")["items"] if r["reason"]]
+
+
+@test()
+def an_item_that_runs_at_three_crashes_is_held():
+    """It may be what kills the node: the others go on, and the row says why."""
+    with fake_node() as n:
+        item, = n.enqueue(script("wait=3600"))
+        after, = n.enqueue(script(""))
+        for _ in range(3):
+            wait("the item to run", lambda: n.worker()["item_id"] == item)
+            n.kill()
+            n.start()
+        n.completed([after])
+        row = n.row(item)
+        check(row["state"] == "held" and "three crashes" in row["reason"], row)
+        check(n.call("cancel", item_id=item)["item_ids"] == [item])
 
 
 @test(limit=90)

@@ -4,8 +4,8 @@
 #include <string.h>
 #include "common/json.h"
 #include "golden/golden.h"
-#include "worker/engine/noise.h"
 #include "worker/engine/sampling_parts.h"
+#include "worker/engine/step_noise.h"
 
 /* The scheduler files of the three model families; other models of a manifest use the effective config it records. */
 static json_t *stock_config(const struct golden_case *c, const char *model, const char *scheduler)
@@ -34,7 +34,7 @@ struct trajectory {
     bool narrow;                     /* float32 at every step */
     double *slot[SLOT_COUNT], *out;
     double *trace, *inputs, *x0;     /* one latent per call; trace has the start too */
-    struct rng rng;
+    struct step_noise *noise;
 };
 
 static double kept(const struct trajectory *t, double v)
@@ -93,7 +93,7 @@ static void run_call(struct trajectory *t, int k, const json_t *cfg, double resc
     }
     if (call->draws_noise) {
         float noise[4096];
-        rng_normal_f32(&t->rng, noise, t->n);
+        step_noise_draw(t->noise, call, noise);
         for (size_t i = 0; i < t->n; i++)
             t->slot[SLOT_NOISE][i] = noise[i];
     }
@@ -128,9 +128,11 @@ static enum golden_result run_all(struct golden_case *c, const struct sampler *s
         double x = zeros ? 0 : latents.data[i];
         t->slot[SLOT_X][i] = t->trace[i] = s->n_calls ? kept(t, s->add_x * x + s->add_noise * noise.data[i]) : x;
     }
-    rng_seed(&t->rng, (uint64_t)json_int(c->inputs, "seed", 0) ^ 0xffffffff);
+    struct error err;
+    GOLDEN_TRY(golden_status(c, step_noise_new(s, (uint64_t)json_int(c->inputs, "seed", 0), n, &t->noise, &err), &err));
     for (int k = 0; k < s->n_calls; k++)
         run_call(t, k, json_object_get(c->inputs, "cfg_scale"), json_num(c->inputs, "cfg_rescale_multiplier", 0));
+    step_noise_free(t->noise);
     return GOLDEN_PASS;
 }
 
@@ -152,10 +154,12 @@ static enum golden_result compare_sigmas(struct golden_case *c, const struct sch
     return golden_compare(c, "sigmas", sigma, want.n, MEASURE_REL_L2, tolerance);
 }
 
-/* The reference takes the lower sigma of kdpm_2_a from a float32 difference that cancels: with two steps it is wrong in the third digit. */
+/* How much more than the tolerance is allowed where the reference hangs on the last place of its float32 sigmas (whose square roots are not
+ * rounded correctly, so that they differ between machines): kdpm_2_a takes a difference that cancels when there are two steps, and a
+ * Brownian path is asked at sigmas rounded to six decimals, where the next decimal is another place on the path. */
 static double slack(const struct schedule *table)
 {
-    return table->kind->half == HALF_DOWN && table->steps == 2 ? 20 : 1;
+    return table->kind->path || (table->kind->half == HALF_DOWN && table->steps == 2) ? 20 : 1;
 }
 
 static enum golden_result compare_tables(struct golden_case *c, const struct sampler *s, const struct schedule *table)

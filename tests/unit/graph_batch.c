@@ -14,18 +14,26 @@ static enum status parse(const char *text, int64_t max, struct batch **ret, stru
 static void messages_name_group_node_and_field(void **state)
 {
     (void)state;
-    static const struct { const char *body, *says[3]; enum status code; } table[] = {
+    static const struct {
+        const char *body, *says[3];
+        enum status code;
+    } table[] = {
         {"[]", {"must be an object"}, ST_BAD_BATCH},
         {"{}", {"\"graph\""}, ST_BAD_BATCH},
         {"{" TWO ", 'runs': 0}", {"field 'runs': 0", "greater than or equal to 1"}, ST_BAD_BATCH},
         {"{" TWO ", 'data': 3}", {"\"data\" must be a list"}, ST_BAD_BATCH},
         {"{" TWO ", 'data': [3]}", {"group 1"}, ST_BAD_BATCH},
         {"{" TWO ", 'data': [[{'node_path': 'a'}]]}", {"group 1, entry 1", "field_name"}, ST_BAD_BATCH},
-        {"{" TWO ", 'data': [[], [{'node_path': 'a', 'field_name': 'a', 'items': [1, 2]}, {'node_path': 'a', 'field_name': 'b', 'items': [1]}]]}",
-         {"group 2, node 'a', field 'b'", "1 items", "has 2"}, ST_BAD_BATCH},
+        {"{" TWO
+         ", 'data': [[], [{'node_path': 'a', 'field_name': 'a', 'items': [1, 2]}, {'node_path': 'a', 'field_name': 'b', 'items': [1]}]]}",
+         {"group 2, node 'a', field 'b'", "1 items", "has 2"},
+         ST_BAD_BATCH},
         {"{" TWO ", 'data': [[{'node_path': 'b', 'field_name': 'width', 'items': [64, 65]}]]}",
-         {"group 1, node 'b', field 'width'", "65 must be a multiple of 8"}, ST_BAD_BATCH},
-        {"{" TWO ", 'data': [[{'node_path': 'a', 'field_name': 'id', 'items': ['z']}]]}", {"field 'id'", "cannot be changed"}, ST_BAD_BATCH},
+         {"group 1, node 'b', field 'width'", "65 must be a multiple of 8"},
+         ST_BAD_BATCH},
+        {"{" TWO ", 'data': [[{'node_path': 'a', 'field_name': 'id', 'items': ['z']}]]}",
+         {"field 'id'", "cannot be changed"},
+         ST_BAD_BATCH},
         {"{" TWO ", 'data': [[{'node_path': 'zz', 'field_name': 'a', 'items': [1]}]]}", {"node 'zz'", "no such node"}, ST_BAD_BATCH},
         {"{'graph': {'nodes': {'a': {'id': 'a', 'type': 'adz'}}}}", {"'adz'", "did you mean 'add'?"}, ST_BAD_GRAPH},
     };
@@ -49,7 +57,8 @@ static void over_the_limit_is_refused_whole(void **state)
     assert_int_equal(parse("{" TWO ", 'runs': 101}", 100, &b, &err), ST_TOO_LARGE);
     assert_says(err.message, "101 runs; at most 100");
     assert_int_equal(parse("{" TWO ", 'runs': 9000000000000000000}", 100, &b, &err), ST_TOO_LARGE);
-    assert_int_equal(parse("{" TWO ", 'runs': 2, 'data': [[{'node_path': 'a', 'field_name': 'a', 'items': [1, 2, 3]}]]}", 5, &b, &err), ST_TOO_LARGE);
+    assert_int_equal(parse("{" TWO ", 'runs': 2, 'data': [[{'node_path': 'a', 'field_name': 'a', 'items': [1, 2, 3]}]]}", 5, &b, &err),
+                     ST_TOO_LARGE);
 }
 
 /* 1000 x 1000 x 1000 combinations are counted and told one by one, never built. */
@@ -76,7 +85,7 @@ static void expansion_is_lazy(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(messages_name_group_node_and_field), cmocka_unit_test(over_the_limit_is_refused_whole),
-                                       cmocka_unit_test(expansion_is_lazy)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(messages_name_group_node_and_field),
+                                       cmocka_unit_test(over_the_limit_is_refused_whole), cmocka_unit_test(expansion_is_lazy)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,8 +19,6 @@ static const struct bad table[] = {
     {GRAPH_TEXT(NODE_TEXT("d", "denoise_latents", ", 'steps': 0"), ""), {"node 'd'", "field 'steps': 0", "greater than 0"}, ST_BAD_GRAPH, "ValidationError"},
     {GRAPH_TEXT(NODE_TEXT("d", "denoise_latents", ", 'scheduler': 'eulr'"), ""),
      {"field 'scheduler'", "\"eulr\"", "did you mean 'euler'?"}, ST_BAD_GRAPH, "ValidationError"},
-    {GRAPH_TEXT(NODE_TEXT("d", "denoise_latents", ", 'scheduler': 'unipc'"), ""),
-     {"field 'scheduler'", "'unipc' is not available", "euler_a"}, ST_NOT_AVAILABLE, "ValidationError"},
     {GRAPH_TEXT(NODE_TEXT("d", "denoise_latents", ", 'cfg_scale': [7, 0.5]"), ""), {"'cfg_scale.1'", "0.5 must be at least 1"}, ST_BAD_GRAPH, "ValidationError"},
     {GRAPH_TEXT(NODE_TEXT("n", "noise", ", 'width': 12"), ""), {"field 'width': 12 must be a multiple of 8"}, ST_BAD_GRAPH, "ValidationError"},
     {GRAPH_TEXT(NODE_TEXT("f", "float", ", 'value': 'inf'"), ""), {"must be finite"}, ST_BAD_GRAPH, "ValidationError"},
@@ -64,6 +62,25 @@ static void bad_graphs_are_refused_in_clear_words(void **state)
             assert_says(err.message, table[i].says[k]);
         /* No detail and no error asked for: the same answer. */
         assert_int_equal(graph_parse(document, &g, NULL, NULL), s);
+    }
+}
+
+/* Each scheduler of the list is taken, or refused by its name where this build has not got it. */
+static void schedulers_go_by_their_list(void **state)
+{
+    (void)state;
+    static const struct { const char *name; bool available; } names[] = {
+#define SCHEDULER(name, available) {#name, available},
+#include "graph/schedulers.def"
+    };
+    const struct node_field *f = node_input(node_type_find("denoise_latents"), "scheduler");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct error err = {0};
+        AUTO_JSON *name = json_string(names[i].name);
+        AUTO_JSON *taken = NULL;
+        assert_int_equal(field_coerce(f, name, &taken, &err), names[i].available ? ST_OK : ST_NOT_AVAILABLE);
+        if (!names[i].available)
+            assert_says(err.message, names[i].name);
     }
 }
 
@@ -215,7 +232,7 @@ static void every_model_reference_is_shown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bad_graphs_are_refused_in_clear_words), cmocka_unit_test(limits_hold), cmocka_unit_test(a_long_cycle_is_named_in_short),
+        cmocka_unit_test(bad_graphs_are_refused_in_clear_words), cmocka_unit_test(schedulers_go_by_their_list), cmocka_unit_test(limits_hold), cmocka_unit_test(a_long_cycle_is_named_in_short),
         cmocka_unit_test(what_cannot_run_is_told_before), cmocka_unit_test(set_goes_to_fields_and_document),
         cmocka_unit_test(the_graph_is_written_as_invokeai_does), cmocka_unit_test(every_model_reference_is_shown),
     };

@@ -1,5 +1,5 @@
-/* The executor beyond what tests/cases shows: order of classes, errors, limits, the session object. Nodes are computed here, so that no node
- * implementation is needed. */
+/* The executor beyond what tests/cases shows: order of classes, errors, limits, the session object. Nodes are computed here, so that no
+ * node implementation is needed. */
 #include "graph_kit.h"
 
 #include "worker/executor.h"
@@ -9,7 +9,8 @@ static json_t *compute(const struct prepared *p)
 {
     const char *type = p->type->type;
     if (strcmp(type, "add") == 0)
-        return json_pack("{s:s, s:I}", "type", "integer_output", "value", (json_int_t)(json_int(p->inputs, "a", 0) + json_int(p->inputs, "b", 0)));
+        return json_pack("{s:s, s:I}", "type", "integer_output", "value",
+                         (json_int_t)(json_int(p->inputs, "a", 0) + json_int(p->inputs, "b", 0)));
     if (strcmp(type, "range") == 0) {
         json_t *list = json_array();
         for (long long i = json_int(p->inputs, "start", 0); i < json_int(p->inputs, "stop", 0); i++)
@@ -18,8 +19,8 @@ static json_t *compute(const struct prepared *p)
     }
     const json_t *list = json_object_get(p->inputs, "collection");
     if (strcmp(type, "iterate") == 0)
-        return json_pack("{s:s, s:O, s:i}", "type", "iterate_output", "item", json_array_get(list, (size_t)json_int(p->inputs, "index", 0)), "total",
-                         (int)json_array_size(list));
+        return json_pack("{s:s, s:O, s:i}", "type", "iterate_output", "item", json_array_get(list, (size_t)json_int(p->inputs, "index", 0)),
+                         "total", (int)json_array_size(list));
     if (strcmp(type, "collect") == 0)
         return json_pack("{s:s, s:O}", "type", "collect_output", "collection", list);
     return json_pack("{s:s, s:O}", "type", "any_output", "value", json_object_get(p->inputs, "value"));
@@ -57,9 +58,10 @@ static void classes_run_in_order_of_their_names(void **state)
     (void)state;
     char order[200];
     struct error err = {0};
-    struct graph *g = graph_of(GRAPH_TEXT(NODE_TEXT("s", "string", "") "," NODE_TEXT("i1", "integer", "") "," NODE_TEXT("a", "add", "") ","
-                                              NODE_TEXT("i2", "integer", "") "," NODE_TEXT("b", "add", "") "," NODE_TEXT("f", "float", ""),
-                                          EDGE("i1", "value", "a", "a") "," EDGE("a", "value", "b", "a")));
+    struct graph *g =
+        graph_of(GRAPH_TEXT(NODE_TEXT("s", "string", "") "," NODE_TEXT("i1", "integer", "") "," NODE_TEXT("a", "add", "") "," NODE_TEXT(
+                                "i2", "integer", "") "," NODE_TEXT("b", "add", "") "," NODE_TEXT("f", "float", ""),
+                            EDGE("i1", "value", "a", "a") "," EDGE("a", "value", "b", "a")));
     struct executor *x = executor_of(g);
     assert_ok(run(x, order, sizeof order, &err), err);
     assert_string_equal(order, "f i1 i2 a b s");
@@ -72,16 +74,28 @@ static void classes_run_in_order_of_their_names(void **state)
 }
 
 #define NESTED                                                                                                                             \
-    GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 3") "," NODE_TEXT("i", "iterate", "") "," NODE_TEXT("a", "add", ", 'b': 10") ","           \
-                   NODE_TEXT("c", "collect", ""),                                                                                          \
+    GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 3") "," NODE_TEXT("i", "iterate", "") "," NODE_TEXT(                                     \
+                   "a", "add", ", 'b': 10") "," NODE_TEXT("c", "collect", ""),                                                             \
                EDGE("l", "collection", "i", "collection") "," EDGE("i", "item", "a", "a") "," EDGE("a", "value", "c", "item"))
 
 static void the_session_is_invokeais(void **state)
 {
     (void)state;
-    static const char *const members[] = {"id", "graph", "execution_graph", "executed", "executed_history", "results", "errors", "workflow_call_stack",
-                                          "workflow_call_history", "max_workflow_call_depth", "prepared_source_mapping", "source_prepared_mapping",
-                                          "prepared_iteration_paths", "ready_order", "indegree"};
+    static const char *const members[] = {"id",
+                                          "graph",
+                                          "execution_graph",
+                                          "executed",
+                                          "executed_history",
+                                          "results",
+                                          "errors",
+                                          "workflow_call_stack",
+                                          "workflow_call_history",
+                                          "max_workflow_call_depth",
+                                          "prepared_source_mapping",
+                                          "source_prepared_mapping",
+                                          "prepared_iteration_paths",
+                                          "ready_order",
+                                          "indegree"};
     char order[200];
     struct error err = {0};
     struct graph *g = graph_of(NESTED);
@@ -156,11 +170,12 @@ static void missing_and_wrong_inputs_name_node_and_field(void **state)
     (void)state;
     fails(GRAPH_TEXT(NODE_TEXT("s", "save_image", ""), ""), "node 's' (save_image): required field 'image' has no value",
           "MissingInputException: Node save_image missing value or connection for field image");
-    fails(GRAPH_TEXT(NODE_TEXT("p", "l2i", ""), ""), "node 'p' (l2i): required field 'latents'", "RequiredConnectionException: Node l2i missing connections for field latents");
+    fails(GRAPH_TEXT(NODE_TEXT("p", "l2i", ""), ""), "node 'p' (l2i): required field 'latents'",
+          "RequiredConnectionException: Node l2i missing connections for field latents");
     fails(GRAPH_TEXT(NODE_TEXT("i", "integer", ", 'value': 12") "," NODE_TEXT("n", "noise", ""), EDGE("i", "value", "n", "width")),
           "node 'n' (noise): field 'width': 12 must be a multiple of 8", "NodeInputError: Node ");
-    fails(GRAPH_TEXT(NODE_TEXT("i", "integer", ", 'value': 0") "," NODE_TEXT("r", "range", ""), EDGE("i", "value", "r", "stop")), "field 'stop': 0 must be greater",
-          "invalid incoming input for stop");
+    fails(GRAPH_TEXT(NODE_TEXT("i", "integer", ", 'value': 0") "," NODE_TEXT("r", "range", ""), EDGE("i", "value", "r", "stop")),
+          "field 'stop': 0 must be greater", "invalid incoming input for stop");
 }
 
 static void too_much_is_refused(void **state)
@@ -168,15 +183,17 @@ static void too_much_is_refused(void **state)
     (void)state;
     char order[64];
     struct error err = {0};
-    struct graph *g = graph_of(GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 20000") "," NODE_TEXT("i", "iterate", ""), EDGE("l", "collection", "i", "collection")));
+    struct graph *g = graph_of(GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 20000") "," NODE_TEXT("i", "iterate", ""),
+                                          EDGE("l", "collection", "i", "collection")));
     struct executor *x = executor_of(g);
     assert_int_equal(run(x, order, sizeof order, &err), ST_TOO_LARGE);
     assert_says(err.message, "20000 nodes (at node 'i')");
     executor_free(x);
     graph_free(g);
-    g = graph_of(GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 200") "," NODE_TEXT("i", "iterate", "") "," NODE_TEXT("k", "iterate", "") "," NODE_TEXT("a", "add", ""),
-                            EDGE("l", "collection", "i", "collection") "," EDGE("l", "collection", "k", "collection") "," EDGE("i", "item", "a", "a") "," EDGE(
-                                "k", "item", "a", "b")));
+    g = graph_of(GRAPH_TEXT(NODE_TEXT("l", "range", ", 'stop': 200") "," NODE_TEXT("i", "iterate", "") "," NODE_TEXT(
+                                "k", "iterate", "") "," NODE_TEXT("a", "add", ""),
+                            EDGE("l", "collection", "i", "collection") "," EDGE("l", "collection", "k", "collection") "," EDGE(
+                                "i", "item", "a", "a") "," EDGE("k", "item", "a", "b")));
     x = executor_of(g);
     assert_int_equal(run(x, order, sizeof order, &err), ST_TOO_LARGE);
     executor_free(x);
@@ -230,7 +247,8 @@ static void values_and_session_are_bounded(void **state)
     for (int i = 0; i < 20; i++) {
         char id[16];
         snprintf(id, sizeof id, "s%d", i);
-        json_object_set_new(json_object_get(document, "nodes"), id, json_pack("{s:s, s:s, s:O}", "id", id, "type", "string", "value", long_text));
+        json_object_set_new(json_object_get(document, "nodes"), id,
+                            json_pack("{s:s, s:s, s:O}", "id", id, "type", "string", "value", long_text));
     }
     assert_ok(graph_parse(document, &g, NULL, &err), err);
     struct executor *x = executor_of(g);
@@ -266,9 +284,14 @@ static void outputs_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(classes_run_in_order_of_their_names), cmocka_unit_test(the_session_is_invokeais), cmocka_unit_test(an_event_shows_no_lists),
-        cmocka_unit_test(missing_and_wrong_inputs_name_node_and_field), cmocka_unit_test(too_much_is_refused), cmocka_unit_test(nesting_has_a_limit),
-        cmocka_unit_test(values_and_session_are_bounded), cmocka_unit_test(outputs_are_checked),
+        cmocka_unit_test(classes_run_in_order_of_their_names),
+        cmocka_unit_test(the_session_is_invokeais),
+        cmocka_unit_test(an_event_shows_no_lists),
+        cmocka_unit_test(missing_and_wrong_inputs_name_node_and_field),
+        cmocka_unit_test(too_much_is_refused),
+        cmocka_unit_test(nesting_has_a_limit),
+        cmocka_unit_test(values_and_session_are_bounded),
+        cmocka_unit_test(outputs_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

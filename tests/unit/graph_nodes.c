@@ -27,7 +27,7 @@ static const json_t *entry(const char *list, const char *key, const char *name)
 {
     size_t i;
     json_t *e;
-    json_array_foreach(json_object_get(description, list), i, e)
+    json_array_foreach (json_object_get(description, list), i, e)
         if (strcmp(json_str(e, key, ""), name) == 0)
             return e;
     fail_msg("%s has no %s", list, name);
@@ -58,7 +58,7 @@ static void check_choices(const json_t *theirs, const struct node_field *f, cons
     char joined[2000] = "";
     size_t i;
     json_t *choice;
-    json_array_foreach(choices, i, choice)
+    json_array_foreach (choices, i, choice)
         sprintf(joined + strlen(joined), "%s%s", i ? "|" : "", json_string_value(choice));
     if (choices)
         assert_string_equal(joined, f->choices);
@@ -165,7 +165,7 @@ static void all_types_of_invokeai_are_known(void **state)
     size_t i;
     json_t *node;
     assert_int_equal(json_array_size(json_object_get(description, "nodes")), 307);
-    json_array_foreach(json_object_get(description, "nodes"), i, node)
+    json_array_foreach (json_object_get(description, "nodes"), i, node)
         assert_true(node_type_known(json_str(node, "type", "")));
     assert_false(node_type_known("no_such_node"));
     assert_string_equal(node_type_nearest("denoise_latent"), "denoise_latents");
@@ -183,7 +183,8 @@ static void typed_inputs_hold_the_values(void **state)
     assert_ok(noise_inputs_read(values, &noise, &err), err);
     assert_string_equal(noise.noise_type, "SD");
     assert_true(noise.seed == 4294967295 && noise.width == 64 && noise.height == 128 && noise.use_cpu);
-    AUTO_JSON *others = quoted("{'board': null, 'metadata': {'a': 1}, 'latents': null, 'vae': null, 'tiled': false, 'tile_size': 0, 'fp32': true}");
+    AUTO_JSON *others =
+        quoted("{'board': null, 'metadata': {'a': 1}, 'latents': null, 'vae': null, 'tiled': false, 'tile_size': 0, 'fp32': true}");
     assert_ok(l2i_inputs_read(others, &l2i, &err), err);
     assert_null(l2i.board);
     assert_int_equal(json_int(l2i.metadata, "a", 0), 1);
@@ -219,9 +220,12 @@ static void types_fit_as_in_invokeai(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nodes_are_as_described), cmocka_unit_test(outputs_are_as_described),
-        cmocka_unit_test(reference_objects_are_as_described), cmocka_unit_test(all_types_of_invokeai_are_known),
-        cmocka_unit_test(typed_inputs_hold_the_values), cmocka_unit_test(types_fit_as_in_invokeai),
+        cmocka_unit_test(nodes_are_as_described),
+        cmocka_unit_test(outputs_are_as_described),
+        cmocka_unit_test(reference_objects_are_as_described),
+        cmocka_unit_test(all_types_of_invokeai_are_known),
+        cmocka_unit_test(typed_inputs_hold_the_values),
+        cmocka_unit_test(types_fit_as_in_invokeai),
     };
     return cmocka_run_group_tests(tests, read_description, drop_description);
 }

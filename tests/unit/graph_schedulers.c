@@ -6,7 +6,10 @@
 static void names_agree(void **state)
 {
     (void)state;
-    static const struct { const char *name; bool available; } names[] = {
+    static const struct {
+        const char *name;
+        bool available;
+    } names[] = {
 #define SCHEDULER(name, available) {#name, available},
 #include "graph/schedulers.def"
     };

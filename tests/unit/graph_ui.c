@@ -1,5 +1,5 @@
-/* The graph that InvokeAI's user interface sends for a text-to-image render (tests/cases/ui), from batch to the inputs of its last node. The nodes
- * that need an engine answer with names only. */
+/* The graph that InvokeAI's user interface sends for a text-to-image render (tests/cases/ui), from batch to the inputs of its last node.
+ * The nodes that need an engine answer with names only. */
 #include "graph_kit.h"
 
 #include "graph/batch.h"
@@ -10,9 +10,13 @@
 /* An output of the right shape for a node of TYPE. */
 static json_t *answer(const struct prepared *p, int n)
 {
-    static const struct { const char *type, *output; } table[] = {
-        {"main_model_loader", "{'type': 'model_loader_output', 'unet': {'unet': " MODEL ", 'scheduler': " MODEL ", 'loras': [], 'seamless_axes': [], 'freeu_config': null},"
-                              "'clip': {'tokenizer': " MODEL ", 'text_encoder': " MODEL ", 'skipped_layers': 0, 'loras': []}, 'vae': {'vae': " MODEL ", 'seamless_axes': []}}"},
+    static const struct {
+        const char *type, *output;
+    } table[] = {
+        {"main_model_loader", "{'type': 'model_loader_output', 'unet': {'unet': " MODEL ", 'scheduler': " MODEL
+                              ", 'loras': [], 'seamless_axes': [], 'freeu_config': null},"
+                              "'clip': {'tokenizer': " MODEL ", 'text_encoder': " MODEL
+                              ", 'skipped_layers': 0, 'loras': []}, 'vae': {'vae': " MODEL ", 'seamless_axes': []}}"},
         {"noise", "{'type': 'noise_output', 'noise': {'latents_name': 'noise', 'seed': 1}, 'width': 128, 'height': 128}"},
         {"denoise_latents", "{'type': 'latents_output', 'latents': {'latents_name': 'latents', 'seed': 1}, 'width': 128, 'height': 128}"},
         {"l2i", "{'type': 'image_output', 'image': {'image_name': 'i.png'}, 'width': 128, 'height': 128}"},
@@ -23,7 +27,8 @@ static json_t *answer(const struct prepared *p, int n)
     if (strcmp(p->type->type, "clip_skip") == 0)
         return json_pack("{s:s, s:O}", "type", "clip_skip_output", "clip", json_object_get(p->inputs, "clip"));
     if (strcmp(p->type->type, "compel") == 0)
-        return json_pack("{s:s, s:{s:o, s:n}}", "type", "conditioning_output", "conditioning", "conditioning_name", json_sprintf("c%d", n), "mask");
+        return json_pack("{s:s, s:{s:o, s:n}}", "type", "conditioning_output", "conditioning", "conditioning_name", json_sprintf("c%d", n),
+                         "mask");
     if (strcmp(p->type->type, "collect") == 0)
         return json_pack("{s:s, s:O}", "type", "collect_output", "collection", json_object_get(p->inputs, "collection"));
     if (strcmp(p->type->type, "core_metadata") == 0)
@@ -67,7 +72,7 @@ static void text_to_image_runs_unchanged(void **state)
     AUTO_JSON *values = batch_values(b->data, 0);
     size_t i;
     json_t *v;
-    json_array_foreach(values, i, v)
+    json_array_foreach (values, i, v)
         assert_ok(graph_set(b->graph, json_str(v, "node_path", ""), json_str(v, "field_name", ""), json_object_get(v, "value"), &err), err);
     assert_ok(executor_new(b->graph, "s", &x, &err), err);
     char last[64] = "";

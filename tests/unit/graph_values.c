@@ -6,10 +6,25 @@
 static void numbers_are_written_as_python_does(void **state)
 {
     (void)state;
-    static const struct { double d; const char *text; } table[] = {
-        {0, "0.0"}, {-0.0, "-0.0"}, {1, "1.0"}, {0.1, "0.1"}, {1e15, "1000000000000000.0"}, {1e16, "1e+16"}, {123456789012345680, "1.2345678901234568e+17"},
-        {0.0001, "0.0001"}, {0.00001, "1e-05"}, {0.30000000000000004, "0.30000000000000004"}, {1e22, "1e+22"}, {5e-324, "5e-324"},
-        {1.7976931348623157e308, "1.7976931348623157e+308"}, {-2.5, "-2.5"}, {9007199254740993.0, "9007199254740992.0"},
+    static const struct {
+        double d;
+        const char *text;
+    } table[] = {
+        {0, "0.0"},
+        {-0.0, "-0.0"},
+        {1, "1.0"},
+        {0.1, "0.1"},
+        {1e15, "1000000000000000.0"},
+        {1e16, "1e+16"},
+        {123456789012345680, "1.2345678901234568e+17"},
+        {0.0001, "0.0001"},
+        {0.00001, "1e-05"},
+        {0.30000000000000004, "0.30000000000000004"},
+        {1e22, "1e+22"},
+        {5e-324, "5e-324"},
+        {1.7976931348623157e308, "1.7976931348623157e+308"},
+        {-2.5, "-2.5"},
+        {9007199254740993.0, "9007199254740992.0"},
     };
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         char text[NUMBER_TEXT];
@@ -50,6 +65,7 @@ static void texts_are_read_as_pydantic_does(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_written_as_python_does), cmocka_unit_test(texts_are_read_as_pydantic_does)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_are_written_as_python_does),
+                                       cmocka_unit_test(texts_are_read_as_pydantic_does)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

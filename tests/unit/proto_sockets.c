@@ -1,15 +1,16 @@
-/* The four patterns over real ipc sockets, hostile peers included. Every wait has a limit and ends as soon as what it waits for is there. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* The four patterns over real ipc sockets, hostile peers included. Every wait has a limit and ends as soon as what it waits for is there.
+ */
 #include <cmocka.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,11 +51,21 @@ static const char *fresh_url(void)
     return url;
 }
 
-struct bell { atomic_int rung; };
+struct bell {
+    atomic_int rung;
+};
 static void ring(void *arg) { atomic_fetch_add(&((struct bell *)arg)->rung, 1); }
 
 /* until waits for a condition of another thread or process, at most LIMIT_MS. */
-#define until(condition) do { bool met_; int64_t end_ = clock_real_ms() + LIMIT_MS; while (!(met_ = (condition)) && clock_real_ms() < end_) poll(NULL, 0, 1); if (!met_) fail_msg("never came: %s", #condition); } while (0)
+#define until(condition)                                                                                                                   \
+    do {                                                                                                                                   \
+        bool met_;                                                                                                                         \
+        int64_t end_ = clock_real_ms() + LIMIT_MS;                                                                                         \
+        while (!(met_ = (condition)) && clock_real_ms() < end_)                                                                            \
+            poll(NULL, 0, 1);                                                                                                              \
+        if (!met_)                                                                                                                         \
+            fail_msg("never came: %s", #condition);                                                                                        \
+    } while (0)
 
 /* ---- peers that speak by hand */
 
@@ -102,7 +113,10 @@ static void raw_request(int fd, uint64_t length, const void *body, size_t n)
 
 /* ---- an echoing node */
 
-struct node { struct sp_rep *rep; struct bell bell; };
+struct node {
+    struct sp_rep *rep;
+    struct bell bell;
+};
 
 /* serve answers everything that has arrived with its own bytes; returns how many. */
 static int serve(struct node *n)
@@ -124,7 +138,13 @@ static void node_start(struct node *n, int contexts, size_t max_bytes, int max_c
         fail_msg("%s", err.message);
 }
 
-struct asker { const char *url; int limit_ms; enum status status; char text[64]; atomic_bool done; };
+struct asker {
+    const char *url;
+    int limit_ms;
+    enum status status;
+    char text[64];
+    atomic_bool done;
+};
 
 /* ask_once asks on a connection of its own. */
 static enum status ask_once(struct asker *a, int limit_ms)
@@ -330,7 +350,8 @@ static void hostile_peers_do_not_stop_the_node(void **state)
     sp_guard_stop();
 }
 
-/* The fault the guard is for. Where nng has it (before 1.6), a listener without the guard stays deaf; where it has not, there is nothing to heal. */
+/* The fault the guard is for. Where nng has it (before 1.6), a listener without the guard stays deaf; where it has not, there is nothing to
+ * heal. */
 static void connect_and_close_is_healed_by_the_guard(void **state)
 {
     (void)state;
@@ -561,7 +582,7 @@ static void a_peer_that_is_behind_does_not_lose_frames(void **state)
 
 static pid_t spawn_peer(const char *what)
 {
-    char *argv[] = {(char *)(uintptr_t)"peer", (char *)(uintptr_t)what, url, NULL};
+    char *argv[] = {(char *)(uintptr_t) "peer", (char *)(uintptr_t)what, url, NULL};
     pid_t pid;
     assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ), 0);
     return pid;

@@ -1,10 +1,10 @@
 /* The MessagePack cursor, the two-form writer and the link codec. */
+#include <cmocka.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +17,8 @@
 static void integers_of_every_width(void **state)
 {
     (void)state;
-    static const int64_t values[] = {0, 1, 127, 128, 255, 256, 65535, 65536, 4294967295, 4294967296, INT64_MAX, -1, -32, -33, -128, -129, -32768, -32769, -2147483648LL, -2147483649LL, INT64_MIN};
+    static const int64_t values[] = {0,  1,   127, 128,  255,  256,    65535,  65536,         4294967295,    4294967296, INT64_MAX,
+                                     -1, -32, -33, -128, -129, -32768, -32769, -2147483648LL, -2147483649LL, INT64_MIN};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         AUTO_BUF b = BUF_INIT;
         struct wr w;
@@ -49,7 +50,9 @@ static void counts_past_the_frame_are_refused(void **state)
     c = mp_open("\xdf\x00\x00\x00\x02\x01\x02\x03", 8);
     mp_skip(&c);
     assert_false(mp_ok(&c));
-    c = mp_open("\xdb\xff\xff\xff\xff" "abc", 8);
+    c = mp_open("\xdb\xff\xff\xff\xff"
+                "abc",
+                8);
     size_t n = 9;
     assert_string_equal(mp_str(&c, &n), "");
     assert_int_equal(n, 0);
@@ -119,7 +122,11 @@ static void json_both_ways(void **state)
 static void json_refuses_what_has_no_form(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t n; const char *says; } rows[] = {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } rows[] = {
         {"\x81\x01\x02", 3, "a map key is not a text"},
         {"\xc4\x01x", 3, "bytes and extension types have no JSON form"},
         {"\xd4\x01x", 3, "bytes and extension types have no JSON form"},
@@ -173,10 +180,15 @@ static void depth_is_limited_when_reading_and_writing(void **state)
 static void texts_leave_as_utf8(void **state)
 {
     (void)state;
-    static const struct { const char *in, *out; } rows[] = {
+    static const struct {
+        const char *in, *out;
+    } rows[] = {
         {"plain", "\"plain\""},
-        {"a\xff" "b", "\"a\xef\xbf\xbd" "b\""},
-        {"\xc0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\""},            /* overlong */
+        {"a\xff"
+         "b",
+         "\"a\xef\xbf\xbd"
+         "b\""},
+        {"\xc0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\""},                 /* overlong */
         {"\xed\xa0\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""}, /* surrogate */
         {"\xf4\x90\x80\x80", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""},
         {"\xf0\x9f\x8d\x8e", "\"\xf0\x9f\x8d\x8e\""},
@@ -201,7 +213,10 @@ static void texts_leave_as_utf8(void **state)
 static void numbers_as_json(void **state)
 {
     (void)state;
-    static const struct { double v; const char *text; } rows[] = {{0.1, "0.1"}, {5, "5.0"}, {1e300, "1e+300"}, {1.0 / 3, "0.3333333333333333"}, {-0.0, "-0.0"}};
+    static const struct {
+        double v;
+        const char *text;
+    } rows[] = {{0.1, "0.1"}, {5, "5.0"}, {1e300, "1e+300"}, {1.0 / 3, "0.3333333333333333"}, {-0.0, "-0.0"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         AUTO_BUF b = BUF_INIT;
         struct wr w;
@@ -259,7 +274,11 @@ static void link_round_trip(void **state)
 static void link_refusals_name_message_and_field(void **state)
 {
     (void)state;
-    static const struct { const char *bytes; size_t n; const char *says; } rows[] = {
+    static const struct {
+        const char *bytes;
+        size_t n;
+        const char *says;
+    } rows[] = {
         {"\x92\x02\x81\x03\x05", 5, "HEARTBEAT, field 3 phase"},
         {"\x92\x63\x80", 3, "unknown message number 99"},
         {"\x93\x02\x80\x80", 4, "not an array"},

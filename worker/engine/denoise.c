@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "worker/engine/model_parts.h"
-#include "worker/engine/noise.h"
 #include "worker/engine/preview.h"
+#include "worker/engine/step_noise.h"
 
 enum { UPDATES_MAX = 6, TERMS_MAX = 8, COEF_INPUT = 0, COEF_GUIDANCE = 1, COEF_UPDATE = 2, COEF_X0 = COEF_UPDATE + UPDATES_MAX, LATENT = 4,
        KINDS_MAX = 256, LATENT_SIDE_MAX = 2048 };
@@ -31,7 +31,7 @@ struct job {
     struct kind kinds[KINDS_MAX];
     int n_kinds;
     struct call_ops *calls;
-    struct rng rng;
+    struct step_noise *noise;
     float *planes, *pixels;                  /* one latent each, on the host */
     uint8_t *rgb;
     int h, w;
@@ -49,6 +49,7 @@ static void job_fini(struct job *j)
     b->api->mem_free(b, j->workspace);
     model_unpin(j->p);
     model_unpin(j->times);
+    step_noise_free(j->noise);
     sampler_free(j->sampler);
     free(j->calls);
     free(j->planes);
@@ -278,7 +279,7 @@ static enum status prepare(struct job *j, struct error *err)
         TRY(b->api->mem_new(b, j->workspace_bytes, &j->workspace, err));
     TRY(make_table(j, err));
     TRY(put_prompts(j, err));
-    rng_seed(&j->rng, a->seed ^ 0xffffffffu);
+    TRY(step_noise_new(j->sampler, a->seed, (size_t)LATENT * (size_t)j->h * (size_t)j->w, &j->noise, err));
     return put_start(j, err);
 }
 
@@ -316,9 +317,9 @@ static enum status copy_rows(struct job *j, int call, struct error *err)
     return b->api->copy(b, arena, j->p->io[IO_TIMES].offset, plan_arena(j->times->plan), j->times->io[IO_OUT].offset + (size_t)call * times, times, err);
 }
 
-static enum status draw_noise(struct job *j, struct error *err)
+static enum status draw_noise(struct job *j, const struct sampler_call *c, struct error *err)
 {
-    rng_normal_f32(&j->rng, j->planes, (size_t)LATENT * (size_t)j->h * (size_t)j->w);
+    step_noise_draw(j->noise, c, j->planes);
     pixels_from_planes(j->planes, 1, LATENT, j->h, j->w, j->pixels);
     return plan_put(j->m, j->p, IO_SLOT + SLOT_NOISE, j->pixels, err);
 }
@@ -336,7 +337,7 @@ static enum status run_call(struct job *j, int i, struct error *err)
     if (preview && ops->x0)
         TRY(run_op(j, ops->x0, err));
     if (c->draws_noise)
-        TRY(draw_noise(j, err));
+        TRY(draw_noise(j, c, err));
     for (int u = 0; u < c->n_updates; u++)
         TRY(run_op(j, ops->update[u], err));
     TRY(j->m->backend->api->sync(j->m->backend, err));

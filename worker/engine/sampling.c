@@ -20,8 +20,8 @@ static const struct sampler_kind kinds[] = {
     { .name = "dpmpp_2s_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .fixed_spacing = true, .karras = true, .call = dpmpp_single_call },
     { .name = "dpmpp_3m", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .order = 3, .call = dpmpp_multi_call },
     { .name = "dpmpp_3m_k", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .karras = true, .order = 3, .call = dpmpp_multi_call },
-    { .name = "dpmpp_sde" },
-    { .name = "dpmpp_sde_k" },
+    { .name = "dpmpp_sde", LAYOUT_SIGMA, SPACING_LINSPACE, .path = true, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = dpmpp_sde_call },
+    { .name = "dpmpp_sde_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .path = true, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = dpmpp_sde_call },
     { .name = "er_sde", LAYOUT_SIGMA_VP, SPACING_LINSPACE, .last = LAST_ZERO, .call = er_sde_call },
     { .name = "euler", LAYOUT_SIGMA, SPACING_LINSPACE, .call = euler_call },
     { .name = "euler_a", LAYOUT_SIGMA, SPACING_LINSPACE, .last = LAST_ZERO, .call = euler_a_call },
@@ -30,8 +30,8 @@ static const struct sampler_kind kinds[] = {
     { .name = "heun_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_NEXT, .last = LAST_ZERO, .call = heun_call },
     { .name = "kdpm_2", LAYOUT_SIGMA, SPACING_LINSPACE, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = kdpm_2_call },
     { .name = "kdpm_2_a", LAYOUT_SIGMA, SPACING_LINSPACE, .half = HALF_DOWN, .last = LAST_ZERO, .call = kdpm_2_a_call },
-    { .name = "kdpm_2_a_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_DOWN, .last = LAST_ZERO, .call = kdpm_2_a_call },
-    { .name = "kdpm_2_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = kdpm_2_call },
+    { .name = "kdpm_2_a_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .whole_karras = true, .half = HALF_DOWN, .last = LAST_ZERO, .call = kdpm_2_a_call },
+    { .name = "kdpm_2_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .whole_karras = true, .half = HALF_MIDDLE, .last = LAST_ZERO, .call = kdpm_2_call },
     { .name = "lcm", LAYOUT_CONSISTENCY, SPACING_LEADING, .call = lcm_call },
     { .name = "lms", LAYOUT_SIGMA, SPACING_LINSPACE, .last = LAST_ZERO, .call = lms_call },
     { .name = "lms_k", LAYOUT_SIGMA, SPACING_LINSPACE, .karras = true, .last = LAST_ZERO, .call = lms_call },
@@ -144,6 +144,10 @@ static enum status compile(const struct schedule *s, struct sampler **ret, struc
         s->kind->call(s, s->first + k, k, &calls[k]);
     }
     set_start(s, out);
+    if (s->kind->path) {
+        out->path_low = s->sigma[s->steps - 1];
+        out->path_high = s->sigma[0];
+    }
     *ret = out;
     return ST_OK;
 }

@@ -17,7 +17,8 @@ struct sampler_update {              /* slot[DST] = sum of terms, every term rea
 struct sampler_call {                /* one network evaluation and what follows it */
     double timestep;                 /* fed to the network */
     double input_scale;              /* the network sees input_scale * slot[X] */
-    bool draws_noise;                /* fill SLOT_NOISE with fresh normals before the updates */
+    bool draws_noise;                /* fill SLOT_NOISE with fresh normals before the updates: step_noise_draw */
+    double path_from, path_to;       /* if they differ, the normals are a Brownian path's increment between these times, scaled to 1 */
     int n_updates;
     struct sampler_update updates[6];
     bool has_x0;                     /* an estimate of the final latents for previews: */
@@ -30,6 +31,7 @@ struct sampler {
     struct sampler_call *calls;
     /* start: X = add_x * latents (or zeros) + add_noise * noise; when n_calls is 0 latents come back untouched, without noise. */
     double add_x, add_noise;
+    double path_low, path_high;      /* where the Brownian path of the calls begins and ends; equal: there is none */
 };
 
 /* sampler_new compiles NAME for STEPS (1..1000) between START and END (0..1, InvokeAI's denoising_start, denoising_end) under the

@@ -37,7 +37,8 @@ struct sampler_kind {
     enum layout layout;
     enum spacing spacing;            /* when the config states none */
     bool fixed_spacing;              /* the config's is ignored */
-    bool karras;
+    bool karras, whole_karras;       /* the latter: timesteps of Karras sigmas are rounded */
+    bool path;                       /* noise comes from a Brownian path over sigma */
     enum half half;
     enum last_sigma last;
     int order;                       /* of a multistep solver */
@@ -112,6 +113,7 @@ SAMPLER_CALL(heun_call);
 SAMPLER_CALL(kdpm_2_call);
 SAMPLER_CALL(kdpm_2_a_call);
 SAMPLER_CALL(lms_call);
+SAMPLER_CALL(dpmpp_sde_call);
 SAMPLER_CALL(dpmpp_multi_call);
 SAMPLER_CALL(dpmpp_sde_multi_call);
 SAMPLER_CALL(dpmpp_single_call);

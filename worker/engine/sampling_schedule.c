@@ -188,7 +188,7 @@ static double timestep_at(const struct schedule *s, double sigma)
 /* Karras et al. 2022, eq. 5: between the ends of the table, or of all trained sigmas for integer timesteps. */
 static void make_karras(struct schedule *s)
 {
-    bool vp = s->kind->layout == LAYOUT_SIGMA_VP, whole = vp || s->kind->half == HALF_MIDDLE || s->kind->half == HALF_DOWN;
+    bool vp = s->kind->layout == LAYOUT_SIGMA_VP, whole = vp || s->kind->whole_karras;
     double max = vp ? (double)s->train_sigmas[s->train - 1] : (double)s->sigma[0];
     double min = vp ? (double)s->train_sigmas[0] : (double)s->sigma[s->steps - 1];
     if (!vp && s->sigma_min >= 0)

@@ -91,6 +91,39 @@ void kdpm_2_a_call(const struct schedule *s, int i, int k, struct sampler_call *
         add_noise(c, &c->updates[c->n_updates - 1], sqrt(next * next * (now * now - next * next)) / now);
 }
 
+/* The reference asks its path at sigmas that went through a float32 logarithm and back, the middle one as the mean of two logarithms; a
+ * time that differs in the sixth decimal would be another place on the path. */
+static float log_time(double sigma)
+{
+    return -(float)log(sigma);
+}
+
+static double path_time(float t)
+{
+    return (float)exp(-(double)t);
+}
+
+/* DPM-Solver++ (stochastic) in k-diffusion's form: an ancestral step to the middle, then one over the whole from the start with the middle's
+ * estimate. SAVE0 holds the start. */
+void dpmpp_sde_call(const struct schedule *s, int i, int k, struct sampler_call *c)
+{
+    (void)k;
+    bool second = i % 2;
+    double now = s->sigma[i / 2], middle = schedule_half_sigma(s, i / 2), to = second ? (double)s->sigma[i / 2 + 1] : middle, down = to * to / now;
+    double at = start_at(s, second ? middle : now, c);
+    if (!second)
+        add_term(add_update(c, SLOT_SAVE0), SLOT_X, 1);
+    struct sampler_update *u = add_update(c, SLOT_X);
+    add_term(u, second ? SLOT_SAVE0 : SLOT_X, down / now);
+    add_pair(u, ve_x0(s, at), 1 - down / now);
+    add_noise(c, u, fmin(to, sqrt(to * to * (now * now - to * to)) / now));
+    if (!c->draws_noise)
+        return;
+    float from = log_time(now), until = log_time(s->sigma[i / 2 + 1]);
+    c->path_from = path_time(from);
+    c->path_to = path_time(second ? until : from + (until - from) * 0.5f);
+}
+
 /* Integral from sigma[I] to sigma[I + 1] of the Lagrange polynomial that is 1 at sigma[I - J] and 0 at the other ORDER - 1 last sigmas;
  * two Gauss points are exact for its degree. */
 static double lagrange_integral(const struct schedule *s, int i, int order, int j)

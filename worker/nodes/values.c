@@ -7,7 +7,7 @@
 #include "graph/inputs.h"
 #include "worker/nodes/node_list.h"
 
-enum { MAX_RANGE = 1000000 };       /* members of a range */
+enum { MAX_RANGE = 1000000 }; /* members of a range */
 
 static enum status give(json_t *output, json_t **ret, struct error *err)
 {
@@ -124,7 +124,8 @@ enum status node_rand_int(const struct node_services *ns, const json_t *inputs, 
     struct rand_int_inputs in;
     TRY(rand_int_inputs_read(inputs, &in, err));
     if (in.low >= in.high)
-        return FAIL(err, NODE_FAILED, "low >= high: field 'low' (%lld) must be less than field 'high' (%lld)", (long long)in.low, (long long)in.high);
+        return FAIL(err, NODE_FAILED, "low >= high: field 'low' (%lld) must be less than field 'high' (%lld)", (long long)in.low,
+                    (long long)in.high);
     uint64_t span = (uint64_t)in.high - (uint64_t)in.low, limit = UINT64_MAX - UINT64_MAX % span, bits;
     do
         bits = ns->random_u64(ns->self);
@@ -225,7 +226,7 @@ enum status node_core_metadata(const struct node_services *ns, const json_t *inp
     AUTO_JSON *metadata = json_object();
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)inputs, key, value)
+    json_object_foreach ((json_t *)inputs, key, value)
         if (!json_is_null(value) && json_object_set_nocheck(metadata, key, value) != 0)
             return FAIL(err, OUT_OF_MEMORY, "out of memory for metadata");
     if (json_object_set_new_nocheck(metadata, "app_version", json_string("galley " GALLEY_VERSION)) != 0)

@@ -5,7 +5,8 @@
 
 #include "worker/backend/cpu/cpu.h"
 
-enum { QUERIES = 48, KEYS = 256, DIM_MAX = 1024 };   /* QUERIES: whole tiles of every kernel; scores of a block take 48 KiB */
+/* QUERIES are whole tiles of every kernel; the scores of a block take 48 KiB. */
+enum { QUERIES = 48, KEYS = 256, DIM_PART = 128, DIM_MAX = 1024 };
 
 /* One head of one sample. */
 struct head {
@@ -62,16 +63,21 @@ struct block {
     float max[QUERIES], sum[QUERIES];
 };
 
-/* score_keys fills scores[q][0 .. padded) for keys from FROM on, in tiles. */
+/* score_keys fills scores[q][0 .. padded) for keys from FROM on: DIM_PART channels at a time, so that the queries' part stays in the L1 cache. */
 static void score_keys(const struct head *h, struct block *b, const float *const *queries, int count, size_t from, size_t padded)
 {
     const struct kernels *k = h->r->b->k;
-    size_t nr = op_columns(h->r->b);
-    for (size_t t = 0; t < padded; t += nr)
-        for (int i = 0; i < count; i += k->mr) {
-            int mr = count - i < k->mr ? count - i : k->mr;
-            k->gemm(mr, queries + i, 0, 1, h->a->dim, h->keys + (from + t) * h->a->dim, b->scores + (size_t)i * KEYS + t, KEYS, true);
-        }
+    size_t nr = op_columns(h->r->b), dim = h->a->dim;
+    for (size_t c = 0; c < dim; c += DIM_PART) {
+        const float *rows[QUERIES];
+        for (int i = 0; i < count; i++)
+            rows[i] = queries[i] + c;
+        for (size_t t = 0; t < padded; t += nr)
+            for (int i = 0, mr; i < count; i += mr) {
+                mr = count - i < k->mr ? count - i : k->mr;
+                k->gemm(mr, rows + i, 0, 1, min_size(DIM_PART, dim - c), h->keys + (from + t) * dim + c * nr, b->scores + (size_t)i * KEYS + t, KEYS, c == 0);
+            }
+    }
 }
 
 /* add_values adds the block's probabilities times values to out. */

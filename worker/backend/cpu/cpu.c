@@ -119,7 +119,9 @@ static void cpu_op_free(struct backend *backend, struct bop *op)
     (void)backend;
     if (!op)
         return;
-    if (op->desc.kind == OP_CONV2D || op->desc.kind == OP_LINEAR)
+    if (op->desc.kind == OP_CONV2D && cpu_winograd_fits(&op->desc))
+        free(op->winograd.bias);
+    else if (op->desc.kind == OP_CONV2D || op->desc.kind == OP_LINEAR)
         free(op->product.bias);
     if (op->desc.kind == OP_GROUP_NORM || op->desc.kind == OP_LAYER_NORM) {
         free(op->norm.scale);
@@ -137,7 +139,8 @@ static enum status cpu_op_new(struct backend *backend, const struct op_desc *des
         return FAIL(err, OUT_OF_MEMORY, "out of memory for an op");
     op->desc = *desc;
     op->extent = op_extent(desc);
-    enum status st = prepare[desc->kind]((struct cpu_backend *)backend, op, err);
+    cpu_prepare *how = desc->kind == OP_CONV2D && cpu_winograd_fits(desc) ? cpu_winograd : prepare[desc->kind];
+    enum status st = how((struct cpu_backend *)backend, op, err);
     if (st != ST_OK) {
         cpu_op_free(backend, op);
         return st;

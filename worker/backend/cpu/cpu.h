@@ -25,6 +25,15 @@ struct product {
     int rows, block_rows, row_blocks, panel_groups;
 };
 
+/* A 3x3 convolution of stride 1 by Winograd's F(2x2, 3x3): see winograd.c. */
+struct winograd {
+    const float *panels;
+    float *bias;                     /* n_panels * NR, owned */
+    size_t n_panels, tiles, batch;   /* 2x2 tiles of y in all; how many at a time */
+    int high, wide;                  /* tiles of a sample */
+    int panel_groups;
+};
+
 struct attention {
     size_t dim, tq, tk, key_panels, value_panels;   /* panels of NR keys, panels of NR channels */
     size_t values_at;                /* floats from the start of the workspace */
@@ -43,7 +52,7 @@ struct bop {
     struct op_desc desc;
     size_t extent, workspace;
     cpu_fn *run;
-    union { struct product product; struct attention attention; struct norm norm; };
+    union { struct product product; struct winograd winograd; struct attention attention; struct norm norm; };
 };
 
 struct cpu_run {
@@ -63,11 +72,19 @@ static inline int ceil_int(int64_t a, int64_t b) { return (int)((a + b - 1) / b)
 void cpu_weight_floats(const struct cpu_backend *b, const struct bweight *w, size_t first, size_t count, float *ret);
 /* cpu_vector returns a copy of vector W in float32, PADDED elements, those past its end FILL; all FILL for NULL. NULL when out of memory. */
 float *cpu_vector(const struct cpu_backend *b, const struct bweight *w, size_t padded, float fill);
-/* cpu_panels returns W packed for product ops in *RET, made on first use and kept with the weight. INTERLEAVE: a panel is half columns of the first half of W, half
- * their partners in the second (GEGLU). */
-NODISCARD enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, bool interleave, const float **ret, struct error *err);
+enum packing {
+    PACK_PLAIN,
+    PACK_GEGLU,                      /* a panel is half columns of the first half of the weight, half their partners in the second */
+    PACK_WINOGRAD,                   /* 16 transformed taps instead of nine */
+};
+/* cpu_panels returns W packed for the product kernel in *RET, made on first use and kept with the weight. */
+NODISCARD enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, enum packing packing, const float **ret, struct error *err);
+/* cpu_pad grows what the padding of a convolution reads to N floats. */
+NODISCARD enum status cpu_pad(struct cpu_backend *b, size_t n, struct error *err);
 void cpu_weight_free(struct backend *b, struct bweight *w);
 
 /* Each prepares OP, whose desc has passed op_check, and picks its run function. */
+/* cpu_winograd_fits says whether D is a convolution that cpu_winograd should take. */
+bool cpu_winograd_fits(const struct op_desc *d);
 typedef enum status cpu_prepare(struct cpu_backend *b, struct bop *op, struct error *err);
-cpu_prepare cpu_product, cpu_attention, cpu_group_norm, cpu_layer_norm, cpu_map, cpu_embed, cpu_guidance, cpu_latent_rgb;
+cpu_prepare cpu_product, cpu_winograd, cpu_attention, cpu_group_norm, cpu_layer_norm, cpu_map, cpu_embed, cpu_guidance, cpu_latent_rgb;

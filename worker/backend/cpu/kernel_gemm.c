@@ -119,33 +119,43 @@ void KERNEL(kernel_finish)(const struct epilogue *e, const float *c, size_t rows
     }
 }
 
+/* add_mask turns scores into s * SCALE + mask, in place. */
+static void add_mask(float *s, size_t whole, float scale, const float *mask)
+{
+    for (size_t j = 0; j < whole; j += W)
+        v_store(s + j, v_fma(v_load(s + j), v_splat(scale), v_load(mask + j)));
+}
+
 float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum)
 {
     size_t whole = (count + W - 1) / W * W;
+    if (mask) {
+        add_mask(s, whole, scale, mask);
+        scale = 1;
+    }
     for (size_t j = count; j < whole; j++)
         s[j] = -__builtin_inff();                  /* lanes past the end: hidden keys */
-    vf high = v_splat(-__builtin_inff());
-    for (size_t j = 0; j < whole; j += W) {
-        vf v = v_load(s + j) * scale;
-        if (mask)
-            v += v_load(mask + j);
-        v_store(s + j, v);
-        high = v_max(high, v);
+    vf high[2] = {v_splat(-__builtin_inff()), v_splat(-__builtin_inff())}, total = {0};
+    size_t j = 0;
+    for (; j + 2 * W <= whole; j += 2 * W) {
+        high[0] = v_max(high[0], v_load(s + j));
+        high[1] = v_max(high[1], v_load(s + j + W));
     }
-    float top = v_highest(high), before = *max;
+    if (j < whole)
+        high[0] = v_max(high[0], v_load(s + j));
+    float top = v_highest(v_max(high[0], high[1])) * scale, before = *max;
     top = top > before ? top : before;
     *max = top;
     if (top == -__builtin_inff())
         top = 0;                                   /* every key so far is hidden: exp(-inf - 0) = 0 */
-    vf total = {0};
-    for (size_t j = 0; j < whole; j += W) {
-        vf p = v_exp(v_load(s + j) - top);
+    for (j = 0; j < whole; j += W) {
+        vf p = v_exp_low(v_fma(v_load(s + j), v_splat(scale), v_splat(-top)));
         v_store(s + j, p);
         total += p;
     }
-    for (size_t j = whole; j < padded; j++)
+    for (j = whole; j < padded; j++)
         s[j] = 0;
-    float factor = v_exp(v_splat(before - top))[0];
+    float factor = before == top ? 1 : v_exp_low(v_splat(before - top))[0];      /* exactly 1 where nothing changes: see rescale */
     *sum = *sum * factor + v_sum(total);
     return factor;
 }

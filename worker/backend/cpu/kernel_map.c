@@ -246,7 +246,8 @@ const struct kernels KERNEL(kernels) = {
 #else
     .mr = 6,
 #endif
-    .gemm = KERNEL(kernel_gemm), .finish = KERNEL(kernel_finish), .softmax = KERNEL(kernel_softmax), .scale = KERNEL(kernel_scale),
+    .gemm = KERNEL(kernel_gemm), .finish = KERNEL(kernel_finish), .winograd_in = KERNEL(kernel_winograd_in),
+    .winograd_out = KERNEL(kernel_winograd_out), .softmax = KERNEL(kernel_softmax), .scale = KERNEL(kernel_scale),
     .group_stats = KERNEL(kernel_group_stats), .group_apply = KERNEL(kernel_group_apply), .layer_norm = KERNEL(kernel_layer_norm),
     .act = act_any, .binary = binary, .lincomb = lincomb, .guide = guide, .pack_u8 = pack_u8, .from_half = from_half, .to_half = to_half,
 };

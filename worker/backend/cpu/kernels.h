@@ -35,6 +35,11 @@ struct kernels {
     void (*gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first);
     void (*finish)(const struct epilogue *e, const float *c, size_t rows);   /* C packed */
 
+    /* Winograd's F(2x2, 3x3). IN: v[16][plane apart] = B^T d B of the 4 x 4 pixels D of CHANNELS floats. OUT: the 2 x 2 pixels A^T m A of NR columns of
+     * m[16][plane apart]: TOP gets the upper two, BOTTOM the lower two, NR floats each. */
+    void (*winograd_in)(const float *const d[16], size_t channels, float *v, size_t plane);
+    void (*winograd_out)(const float *m, size_t plane, float *top, float *bottom);
+
     /* One block of scores, in place: s = s * SCALE + mask (NULL: none), then p = exp(s - new maximum); MAX and SUM are the row's running values. Returns what
      * earlier sums must be multiplied with. COUNT columns count; those up to PADDED become 0. S and MASK reach to a whole vector. */
     float (*softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum);

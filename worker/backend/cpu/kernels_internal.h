@@ -10,6 +10,8 @@
 
 void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first);
 void KERNEL(kernel_finish)(const struct epilogue *e, const float *c, size_t rows);
+void KERNEL(kernel_winograd_in)(const float *const d[16], size_t channels, float *v, size_t plane);
+void KERNEL(kernel_winograd_out)(const float *m, size_t plane, float *top, float *bottom);
 float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale, const float *mask, float *max, float *sum);
 void KERNEL(kernel_scale)(float *y, const float *x, size_t n, float factor);
 void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t channels, size_t groups, float *scratch, struct norm_stat *stats);

@@ -7,8 +7,8 @@
 enum {
     POINTERS_MAX = 4096,         /* rows of a block times taps */
     BLOCK_ROWS_MAX = 384,
-    BLOCK_ROWS_MIN = 96,
-    BLOCK_FLOATS = 131072,        /* of x that a block of rows covers: a quarter MiB, half an L2 cache */
+    BLOCK_ROWS_MIN = 48,
+    BLOCK_FLOATS = 65536,        /* of x that a block of rows covers: a quarter MiB, half an L2 cache */
     PANEL_DEPTH = 2048,          /* rows of a panel that stay in the L2 cache */
     INLINE_MULTIPLIES = 1 << 20, /* a product below this is not worth waking anybody */
 };
@@ -171,7 +171,7 @@ static float *geglu_bias(const struct cpu_backend *b, const struct bweight *bias
     return v;
 }
 
-static enum status grow_zeros(struct cpu_backend *b, size_t n, struct error *err)
+enum status cpu_pad(struct cpu_backend *b, size_t n, struct error *err)
 {
     if (n <= b->n_zeros)
         return ST_OK;
@@ -192,8 +192,8 @@ enum status cpu_product(struct cpu_backend *b, struct bop *op, struct error *err
     bool geglu = d->kind == OP_LINEAR && d->linear.geglu;
     size_t nr = op_columns(b);
     p->taps = d->kind == OP_CONV2D ? (int)(s->shape[2] * s->shape[3]) : 1;
-    if (s->ndim == 4 && s->shape[2] * s->shape[3] > POINTERS_MAX / MR_MAX)
-        return FAIL(err, UNSUPPORTED, "conv2d: a kernel of %lld taps, at most %d", (long long)(s->shape[2] * s->shape[3]), POINTERS_MAX / MR_MAX);
+    if (p->taps > POINTERS_MAX / MR_MAX)
+        return FAIL(err, UNSUPPORTED, "conv2d: a kernel of %d taps, at most %d", p->taps, POINTERS_MAX / MR_MAX);
     if (operand_pixels(&d->y) > INT32_MAX / 2)
         return FAIL(err, UNSUPPORTED, "%s: %lld pixels, at most %d", op_name(d->kind), (long long)operand_pixels(&d->y), INT32_MAX / 2);
     p->depth = (size_t)d->x.c;
@@ -203,8 +203,8 @@ enum status cpu_product(struct cpu_backend *b, struct bop *op, struct error *err
     p->block_taps = p->depth >= PANEL_DEPTH ? 1 : PANEL_DEPTH / p->depth;
     p->rows = (int)operand_pixels(&d->y);
     split(b, p);
-    TRY(grow_zeros(b, p->depth, err));
-    TRY(cpu_panels(b, d->weight, geglu, &p->panels, err));
+    TRY(cpu_pad(b, p->depth, err));
+    TRY(cpu_panels(b, d->weight, geglu ? PACK_GEGLU : PACK_PLAIN, &p->panels, err));
     p->bias = geglu ? geglu_bias(b, d->bias, p->columns, p->n_panels * nr, nr / 2) : cpu_vector(b, d->bias, p->n_panels * nr, 0);
     if (!p->bias)
         return FAIL(err, OUT_OF_MEMORY, "%s: out of memory for the bias", op_name(d->kind));

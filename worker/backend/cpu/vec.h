@@ -114,25 +114,33 @@ INLINE float v_highest(vf v)
     return lanes[0];
 }
 
-/* v_exp returns e^x within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a Chebyshev fit of degree 6 on
- * |r| <= 0.35 (error 2e-9). 0 below -87.33, where the result would be subnormal; infinity above 88.02. */
-INLINE vf v_exp(vf x)
+/* v_exp_low returns e^x for x <= 88.02 within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a Chebyshev fit of
+ * degree 5 on |r| <= 0.35 (error 8e-8). 0 below -87.33, where the result would be subnormal. */
+INLINE vf v_exp_low(vf x)
 {
     const float magic = 12582912.0f;                                /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
-    const vf lowest = v_splat(-87.33f), highest = v_splat(88.02f), infinity = v_splat(__builtin_inff());
-    vf in = v_max(lowest, v_min(highest, x));
+    const vf lowest = v_splat(-87.33f);
+    vf in = v_max(lowest, x);
     vf shifted = v_fma(in, v_splat(1.44269504088896341f), v_splat(magic)), n = shifted - magic;
     vf r = v_fma(n, v_splat(-0.693359375f), in);                    /* ln 2 in two parts, the first exact in 10 bits */
     r = v_fma(n, v_splat(2.12194440e-4f), r);
-    vf p = v_splat(0.00139421598337f);
-    p = v_fma(p, r, v_splat(0.00837596822631f));
-    p = v_fma(p, r, v_splat(0.0416663401422f));
-    p = v_fma(p, r, v_splat(0.166664053026f));
-    p = v_fma(p, r, v_splat(0.500000005002f));
-    p = v_fma(p, r, v_splat(1.00000004004f));
-    p = v_fma(p, r, v_splat(1.0f));
-    vi scaled = (vi)p + ((vi)shifted << 23), under = x < lowest, over = x > highest, nan = x != x;
-    return (vf)((scaled & ~(under | over)) | ((vi)infinity & over) | nan);
+    vf p = v_splat(0.00836986975425f);
+    p = v_fma(p, r, v_splat(0.04192256156f));
+    p = v_fma(p, r, v_splat(0.166664986985f));
+    p = v_fma(p, r, v_splat(0.499988233973f));
+    p = v_fma(p, r, v_splat(1.00000001143f));
+    p = v_fma(p, r, v_splat(1.0000000801f));
+    vi scaled = (vi)p + ((vi)shifted << 23), under = x < lowest;
+    return (vf)(scaled & ~under);
+}
+
+/* v_exp is v_exp_low for any x: infinity above 88.02, NaN for NaN. */
+INLINE vf v_exp(vf x)
+{
+    const vf highest = v_splat(88.02f), infinity = v_splat(__builtin_inff());
+    vi over = x > highest, nan = x != x;
+    vi in_range = (vi)v_exp_low(v_min(highest, x)) & ~over;
+    return (vf)(in_range | ((vi)infinity & over) | nan);
 }
 
 /* v_normal_tail returns the standard normal's upper tail at A >= 0, 1 - Phi(A) = exp(-A^2 / 2) R(A): R = t q(t), t = 1 / (1 + 0.3 A), q a Chebyshev
@@ -148,7 +156,7 @@ INLINE vf v_normal_tail(vf a)
     q = v_fma(q, t, v_splat(0.09981952437f));
     q = v_fma(q, t, v_splat(0.1207841522f));
     q = v_fma(q, t, v_splat(0.1196266956f));
-    return q * t * v_exp(-0.5f * a * a);
+    return q * t * v_exp_low(-0.5f * a * a);
 }
 
 INLINE vf v_silu(vf x) { return x / (1.0f + v_exp(-x)); }

@@ -6,7 +6,7 @@
 
 struct weight_layout {
     struct weight_layout *next;
-    bool interleave;
+    enum packing packing;
     size_t bytes;
     float *data;
 };
@@ -33,21 +33,51 @@ float *cpu_vector(const struct cpu_backend *b, const struct bweight *w, size_t p
     return v;
 }
 
-struct packing {
+struct packer {
     const struct cpu_backend *b;
     const struct bweight *w;
     float *to;
-    size_t columns, depth, taps, nr, half;   /* half: columns of the first half, 0 unless interleaved */
+    enum packing packing;
+    size_t columns, depth, taps, packed_taps, nr;
 };
 
-/* pack_column scatters output channel COLUMN, stored [depth][taps], to lane LANE of a panel [taps][depth][NR]. */
-static void pack_column(const struct packing *p, size_t column, float *panel, size_t lane)
+/* winograd_taps makes G g G^T of a 3x3 kernel G (Lavin & Gray 2016, eq. 8), in float64. */
+static void winograd_taps(const float g[9], float ret[16])
+{
+    double half[4][3];
+    for (int j = 0; j < 3; j++) {
+        double a = (double)g[j], b = (double)g[3 + j], c = (double)g[6 + j];
+        half[0][j] = a;
+        half[1][j] = (a + b + c) / 2;
+        half[2][j] = (a - b + c) / 2;
+        half[3][j] = c;
+    }
+    for (int i = 0; i < 4; i++) {
+        double a = half[i][0], b = half[i][1], c = half[i][2];
+        ret[4 * i] = (float)a;
+        ret[4 * i + 1] = (float)((a + b + c) / 2);
+        ret[4 * i + 2] = (float)((a - b + c) / 2);
+        ret[4 * i + 3] = (float)c;
+    }
+}
+
+/* pack_column scatters output channel COLUMN, stored [depth][taps], to lane LANE of a panel [packed_taps][depth][NR]. */
+static void pack_column(const struct packer *p, size_t column, float *panel, size_t lane)
 {
     float chunk[PACK_CHUNK];
     size_t per = PACK_CHUNK / p->taps, length = p->depth * p->taps;
     for (size_t k0 = 0; k0 < p->depth; k0 += per) {
         size_t n = min_size(per, p->depth - k0);
         cpu_weight_floats(p->b, p->w, column * length + k0 * p->taps, n * p->taps, chunk);
+        if (p->packing == PACK_WINOGRAD) {
+            for (size_t k = 0; k < n; k++) {
+                float taps[16];
+                winograd_taps(chunk + k * 9, taps);
+                for (size_t t = 0; t < 16; t++)
+                    panel[(t * p->depth + k0 + k) * p->nr + lane] = taps[t];
+            }
+            continue;
+        }
         for (size_t t = 0; t < p->taps; t++) {
             float *to = panel + (t * p->depth + k0) * p->nr + lane;
             for (size_t k = 0; k < n; k++)
@@ -58,45 +88,56 @@ static void pack_column(const struct packing *p, size_t column, float *panel, si
 
 static void pack_panel(void *arg, int task)
 {
-    const struct packing *p = arg;
-    float *panel = p->to + (size_t)task * p->nr * p->depth * p->taps;
-    size_t lanes = p->half ? p->nr / 2 : p->nr, first = (size_t)task * lanes, limit = p->half ? p->half : p->columns;
-    for (size_t lane = 0; lane < lanes && first + lane < limit; lane++) {
+    const struct packer *p = arg;
+    float *panel = p->to + (size_t)task * p->nr * p->depth * p->packed_taps;
+    bool pairs = p->packing == PACK_GEGLU;
+    size_t lanes = pairs ? p->nr / 2 : p->nr, first = (size_t)task * lanes;
+    for (size_t lane = 0; lane < lanes && first + lane < p->columns; lane++) {
         pack_column(p, first + lane, panel, lane);
-        if (p->half)
-            pack_column(p, p->half + first + lane, panel, lanes + lane);
+        if (pairs)
+            pack_column(p, p->columns + first + lane, panel, lanes + lane);
     }
 }
 
-enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, bool interleave, const float **ret, struct error *err)
+static enum status pack(struct cpu_backend *b, struct packer *p, struct weight_layout **ret, struct error *err)
+{
+    size_t lanes = p->packing == PACK_GEGLU ? p->nr / 2 : p->nr, panels = ceil_div(p->columns, lanes);
+    size_t bytes = panels * p->nr * p->depth * p->packed_taps * sizeof(float);
+    struct backend_memory now;
+    TRY(host_memory(&b->host.base, &now, err));
+    struct weight_layout *l = bytes <= now.free_bytes ? calloc(1, sizeof *l) : NULL;
+    p->to = l ? aligned_alloc(64, (bytes + 63) / 64 * 64) : NULL;
+    if (!p->to) {
+        free(l);
+        return FAIL(err, OUT_OF_MEMORY, "out of memory packing a weight: %zu bytes needed, %zu free", bytes, now.free_bytes);
+    }
+    if (p->columns % lanes)
+        memset(p->to, 0, bytes);
+    pool_run(b->pool, (int)panels, pack_panel, p);
+    *l = (struct weight_layout){.packing = p->packing, .bytes = bytes, .data = p->to};
+    *ret = l;
+    return ST_OK;
+}
+
+enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, enum packing packing, const float **ret, struct error *err)
 {
     /* The contract hands weights over as const: the layouts are a cache behind it. */
     struct bweight *cache = (struct bweight *)(uintptr_t)w;
     struct weight_layout *l = cache->layouts;
-    while (l && l->interleave != interleave)
+    while (l && l->packing != packing)
         l = l->next;
     if (!l) {
         const struct weight_source *s = &w->source;
-        struct packing p = {b, w, NULL, (size_t)s->shape[0], (size_t)s->shape[1], 1, op_columns(b), interleave ? (size_t)s->shape[0] / 2 : 0};
+        struct packer p = {.b = b, .w = w, .packing = packing, .columns = (size_t)s->shape[0], .depth = (size_t)s->shape[1], .taps = 1, .nr = op_columns(b)};
         for (int i = 2; i < s->ndim; i++)
             p.taps *= (size_t)s->shape[i];
-        if (p.taps > PACK_CHUNK)
-            return FAIL(err, UNSUPPORTED, "a kernel of %zu taps, at most %d", p.taps, PACK_CHUNK);
-        size_t panels = interleave ? ceil_div(p.half, p.nr / 2) : ceil_div(p.columns, p.nr), bytes = panels * p.nr * p.depth * p.taps * sizeof(float);
-        struct backend_memory now;
-        TRY(host_memory(&b->host.base, &now, err));
-        l = bytes <= now.free_bytes ? calloc(1, sizeof *l) : NULL;
-        p.to = l ? aligned_alloc(64, (bytes + 63) / 64 * 64) : NULL;
-        if (!p.to) {
-            free(l);
-            return FAIL(err, OUT_OF_MEMORY, "out of memory packing a weight: %zu bytes needed, %zu free", bytes, now.free_bytes);
-        }
-        if (interleave || p.columns % p.nr)
-            memset(p.to, 0, bytes);
-        pool_run(b->pool, (int)panels, pack_panel, &p);
-        *l = (struct weight_layout){cache->layouts, interleave, bytes, p.to};
+        p.packed_taps = packing == PACK_WINOGRAD ? 16 : p.taps;
+        if (packing == PACK_GEGLU)
+            p.columns /= 2;
+        TRY(pack(b, &p, &l, err));
+        l->next = cache->layouts;
         cache->layouts = l;
-        b->host.used_bytes += bytes;
+        b->host.used_bytes += l->bytes;
     }
     *ret = l->data;
     return ST_OK;
