@@ -149,9 +149,9 @@ static enum status prepare(struct enqueue_op *e, struct error *err)
     TRY(check_length(body, "origin", err));
     TRY(check_length(body, "destination", err));
     TRY(batch_parse(body, LIMIT_BATCH_ITEMS, &b, NULL, err));
-    enum status st = graph_check_runnable(b->graph, err);
+    enum status st = models_resolve(r->sup->models, b->graph, &keys, err);    /* first: a loader without a model gets the default one */
     if (st == ST_OK)
-        st = models_resolve(r->sup->models, b->graph, &keys, err);
+        st = graph_check_runnable(b->graph, err);
     if (st == ST_OK)
         st = fill(e, b, keys, err);
     json_decref(keys);

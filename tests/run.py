@@ -11,6 +11,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 JOBS = str(min(2, len(os.sched_getaffinity(0))))
 CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
+VERDICTS = ("ok", "FAIL", "skip")
 LAST_RUN = os.path.join(ROOT, "build/release/.last-test.json")
 
 
@@ -84,29 +85,33 @@ def heading(name):
 
 
 def suite(tally, name, command, limit_s, env):
-    """Runs a program that prints its own closing line."""
+    """Runs a program that prints a line "ok NAME", "FAIL NAME ..." or "skip NAME ..." per test and its own closing line. Without that line,
+    what was seen counts, and one failure more."""
     heading(name)
-    started, closing, failed = time.monotonic(), [], []
+    started, closing, seen, failed = time.monotonic(), [], [0, 0, 0], []
 
     def on_line(line):
         match = CLOSING.match(line)
         if match:
             closing[:] = [int(n) for n in match.groups()]
             return
-        if line.startswith("FAIL"):
-            failed.append(line[4:].strip(" :"))
+        words = line.split(None, 1)
+        if words and not line.startswith(" ") and words[0] in VERDICTS:
+            seen[VERDICTS.index(words[0])] += 1
+            if words[0] == "FAIL":
+                failed.append(words[1] if len(words) > 1 else "?")
         print("   " + line, flush=True)
 
     code = run_limited(command, limit_s, env, on_line)
-    if closing:
-        tally.add(name, closing, failed or (["%d failed" % closing[1]] if closing[1] else []))
+    counts = closing or seen
+    tally.add(name, counts, failed or (["%d failed" % counts[1]] if counts[1] else []))
     if code is None:
         tally.fail(name, "not done within %d s" % limit_s)
     elif not closing:
         tally.fail(name, "ended with code %d and without a closing line" % code)
     elif code != 0 and closing[1] == 0:
         tally.fail(name, "ended with code %d" % code)
-    print("   %s: %s in %.0f s" % (name, "%d passed, %d failed, %d skipped" % tuple(closing) if closing else "no result", time.monotonic() - started), flush=True)
+    print("   %s: %d passed, %d failed, %d skipped in %.0f s" % (name, *counts, time.monotonic() - started), flush=True)
 
 
 def ctest(tally, name, preset, limit_s, *selection):

@@ -1,5 +1,6 @@
 """Peers that misbehave: the others are served all the same."""
 import os
+import re
 import resource
 import socket
 import struct
@@ -108,21 +109,33 @@ def connections_that_are_held():
             s.close()
 
 
+def nng_version(n):
+    """Of the library that the node runs on: (1, 5, 2); None when it is linked in."""
+    with open("/proc/%d/maps" % n.process.pid) as f:
+        found = re.search(r"libnng\.so\.(\d+)\.(\d+)\.(\d+)", f.read())
+    return tuple(map(int, found.groups())) if found else None
+
+
+def goes_deaf(n, rounds=20):
+    """Peers connect and hang up until nobody is served any more."""
+    for _ in range(rounds):
+        for _ in range(20):
+            visit(n.path(), "nothing")
+        if not serves(n, 2):
+            return True
+    return False
+
+
 @test()
 def the_listener_probe_is_what_heals():
-    """With listener_probe_ms 0 a node on nng before 1.6 goes deaf after peers that connect and hang up; with it, it heals. So the test above can fail."""
+    """Without listener_probe_ms a node on nng before 1.6 goes deaf after peers that connect and hang up; with it, it heals. So bad_peers_on_control can fail."""
     with Node(listener_probe_ms=0) as n:
-        for _ in range(20):
-            visit(n.path(), "nothing")
-        deaf = not serves(n, 3)
+        if (nng_version(n) or (1, 6)) >= (1, 6):
+            raise Skip("nng 1.6 and later do not go deaf")
+        check(goes_deaf(n), "the node serves on without the probe: the probe is not needed, or this test does not see what it is for")
         n.kill()
-    if not deaf:
-        raise Skip("this nng does not go deaf (fixed in 1.6)")
     with Node(listener_probe_ms=100) as n:
-        for _ in range(20):
-            visit(n.path(), "nothing")
-        check(serves(n), "the probe does not heal the listener")
-        check(n.call("status")["node"]["relistened"] >= 1)
+        wait("a healed listener", lambda: not goes_deaf(n, 1) and n.call("status")["node"]["relistened"] >= 1)
 
 
 @test()

@@ -1,5 +1,4 @@
 /* libgalley against a node made of the same sockets: connecting, refusals, pictures, and a feed that mends gaps, silence and restarts. */
-#include <cmocka.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -11,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "common/clock.h"
 #include "common/json.h"

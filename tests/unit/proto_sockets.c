@@ -1,6 +1,5 @@
 /* The four patterns over real ipc sockets, hostile peers included. Every wait has a limit and ends as soon as what it waits for is there.
  */
-#include <cmocka.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,6 +18,8 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "common/clock.h"
 #include "proto/limits.h"

@@ -1,5 +1,4 @@
 /* The MessagePack cursor, the two-form writer and the link codec. */
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +6,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "common/json.h"
 #include "proto/limits.h"

@@ -42,6 +42,14 @@ static void test_bad_vocabularies(void **state)
     struct tokenizer *t = NULL;
     struct error err;
     assert_int_equal(tokenizer_open("/nonexistent", &t, &err), ST_BAD_MODEL);
+    char *dir = make_vocabulary(letters, "");
+    write_text(dir, "tokenizer_config.json", "{\"pad_token\": \"nope\"}");
+    assert_int_equal(tokenizer_open(dir, &t, &err), ST_BAD_MODEL);
+    assert_says(err.message, "padding token");
+    write_text(dir, "tokenizer_config.json", "{");
+    assert_int_equal(tokenizer_open(dir, &t, &err), ST_BAD_MODEL);
+    assert_says(err.message, "tokenizer_config.json");
+    temp_dir_remove(dir);
 }
 
 static struct tokenizer *small_tokenizer(void)

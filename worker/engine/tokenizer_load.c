@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/buf.h"
 #include "common/json.h"
 #include "common/paths.h"
@@ -176,8 +177,10 @@ static enum status load(struct tokenizer *t, const char *dir, struct error *err)
         return FAIL(err, BAD_MODEL, "vocab.json: %s", cause.message);
     TRY(read_vocabulary(t, vocab, err));
     TRY(paths_join(path, sizeof path, dir, "tokenizer_config.json", err));
-    if (json_read_file(path, FILE_MAX_BYTES, &config, NULL) != ST_OK)
+    if (access(path, F_OK) != 0)         /* an old folder without one: the usual marks */
         config = json_object();
+    else if (json_read_file(path, FILE_MAX_BYTES, &config, &cause) != ST_OK)
+        return FAIL(err, BAD_MODEL, "tokenizer_config.json: %s", cause.message);
     TRY(read_marks(t, config, vocab, err));
     name_bytes(t, vocab);
     TRY(paths_join(path, sizeof path, dir, "merges.txt", err));

@@ -71,25 +71,37 @@ INLINE vf apply(enum act act, vf v)
     return v;
 }
 
+/* finish_part finishes columns [J, J + N), N <= W, of row R. */
+INLINE void finish_part(const struct epilogue *e, const float *c, size_t r, size_t j, const size_t n, vf bias, const enum act act)
+{
+    vf v = v_load(c + r * NR + j) + bias;
+    if (e->add)
+        v += n == W ? v_load(e->add[r] + j) : v_load_n(e->add[r] + j, n);
+    if (e->residual) {
+        const float *from = e->residual + r * e->residual_ld + j;
+        v += n == W ? v_load(from) : v_load_n(from, n);
+    }
+    float *to = e->y + r * e->y_ld + j;
+    if (n == W)
+        v_store(to, apply(act, v));
+    else
+        v_store_n(to, apply(act, v), n);
+}
+
 /* finish_rows is kernel_finish for one constant ACT. */
 INLINE void finish_rows(const struct epilogue *e, const float *c, size_t rows, const enum act act)
 {
-    for (size_t r = 0; r < rows; r++, c += NR) {
-        for (size_t j = 0; j < e->columns; j += W) {
-            size_t n = e->columns - j;
-            vf v = v_load(c + j) + v_load(e->bias + j);
-            if (e->add)
-                v += n >= W ? v_load(e->add[r] + j) : v_load_n(e->add[r] + j, n);
-            if (e->residual) {
-                const float *from = e->residual + r * e->residual_ld + j;
-                v += n >= W ? v_load(from) : v_load_n(from, n);
-            }
-            v = apply(act, v);
-            float *to = e->y + r * e->y_ld + j;
-            if (n >= W)
-                v_store(to, v);
-            else
-                v_store_n(to, v, n);
+    vf bias[2] = {v_load(e->bias), v_load(e->bias + W)};
+    size_t n = e->columns;
+    for (size_t r = 0; r < rows; r++) {
+        if (n == NR) {
+            finish_part(e, c, r, 0, W, bias[0], act);
+            finish_part(e, c, r, W, W, bias[1], act);
+        } else if (n > W) {
+            finish_part(e, c, r, 0, W, bias[0], act);
+            finish_part(e, c, r, W, n - W, bias[1], act);
+        } else {
+            finish_part(e, c, r, 0, n, bias[0], act);
         }
     }
 }

@@ -10,6 +10,7 @@ enum {
     BLOCK_ROWS_MIN = 48,
     BLOCK_FLOATS = 65536,        /* of x that a block of rows covers: a quarter MiB, half an L2 cache */
     PANEL_DEPTH = 2048,          /* rows of a panel that stay in the L2 cache */
+    FINISH_ROWS = 48,            /* whole tiles of every kernel */
     INLINE_MULTIPLIES = 1 << 20, /* a product below this is not worth waking anybody */
 };
 
@@ -78,35 +79,26 @@ static void finish_rows(const struct share *s, int first, int rows, const float 
     s->r->b->k->finish(&e, c, (size_t)rows);
 }
 
-/* multiply_whole is for panels that fit the cache: each tile is made and finished at once. */
-static void multiply_whole(const struct share *s)
-{
-    const struct product *p = &s->r->op->product;
-    const struct kernels *k = s->r->b->k;
-    float c[MR_MAX * NR_MAX] __attribute__((aligned(64)));
-    for (int i = 0, mr; i < s->count; i += mr) {
-        mr = tile_rows(s->count - i, k->mr);
-        k->gemm(mr, s->rows + i, (size_t)s->count, p->taps, p->depth, s->panel, c, op_columns(s->r->b), true);
-        finish_rows(s, i, mr, c);
-    }
-}
-
-/* multiply_parts takes a few taps of the panel at a time through all rows. */
-static void multiply_parts(const struct share *s)
+/* multiply makes and finishes the share: FINISH_ROWS rows at a time if the panel fits the cache, else a few taps of it through all rows at a time. */
+static void multiply(const struct share *s)
 {
     const struct product *p = &s->r->op->product;
     const struct kernels *k = s->r->b->k;
     float c[BLOCK_ROWS_MAX * NR_MAX] __attribute__((aligned(64)));
     size_t nr = op_columns(s->r->b);
-    for (int t = 0; t < p->taps; t += (int)p->block_taps) {
-        int taps = (int)min_size(p->block_taps, (size_t)(p->taps - t));
-        for (int i = 0, mr; i < s->count; i += mr) {
-            mr = tile_rows(s->count - i, k->mr);
-            k->gemm(mr, s->rows + (size_t)t * (size_t)s->count + i, (size_t)s->count, taps, p->depth, s->panel + (size_t)t * p->depth * nr,
-                    c + (size_t)i * nr, nr, t == 0);
+    int step = p->block_taps >= (size_t)p->taps ? FINISH_ROWS : s->count;
+    for (int from = 0; from < s->count; from += step) {
+        int to = from + step < s->count ? from + step : s->count;
+        for (int t = 0; t < p->taps; t += (int)p->block_taps) {
+            int taps = (int)min_size(p->block_taps, (size_t)(p->taps - t));
+            for (int i = from, mr; i < to; i += mr) {
+                mr = tile_rows(to - i, k->mr);
+                k->gemm(mr, s->rows + (size_t)t * (size_t)s->count + i, (size_t)s->count, taps, p->depth, s->panel + (size_t)t * p->depth * nr,
+                        c + (size_t)(i - from) * nr, nr, t == 0);
+            }
         }
+        finish_rows(s, from, to - from, c);
     }
-    finish_rows(s, 0, s->count, c);
 }
 
 static void product_task(void *arg, int task)
@@ -130,10 +122,7 @@ static void product_task(void *arg, int task)
             .residual_ld = (size_t)d->residual.ld, .geglu = d->kind == OP_LINEAR && d->linear.geglu}};
         for (int i = 0; has_add && i < count; i++)
             add[i] += panel == begin ? column : p->step;
-        if (p->block_taps >= (size_t)p->taps)
-            multiply_whole(&s);
-        else
-            multiply_parts(&s);
+        multiply(&s);
     }
 }
 
