@@ -39,7 +39,7 @@ static void place(struct operand *o, size_t *end)
     if (!operand_set(o))
         return;
     o->offset = *end;
-    *end = (operand_end(o) + 63) / 64 * 64 + 64;       /* a gap, to see writes past the end */
+    *end = (operand_end(o) + 63) / 64 * 64 + 64; /* a gap, to see writes past the end */
 }
 
 static int operands_of(struct op_desc *d, struct operand **ret)
@@ -49,13 +49,23 @@ static int operands_of(struct op_desc *d, struct operand **ret)
         ret[n++] = &d->x;
     ret[n++] = &d->y;
     switch (d->kind) {
-    case OP_CONV2D: ret[n++] = &d->residual; ret[n++] = &d->conv.add; break;
+    case OP_CONV2D:
+        ret[n++] = &d->residual;
+        ret[n++] = &d->conv.add;
+        break;
     case OP_LINEAR: ret[n++] = &d->residual; break;
-    case OP_ATTENTION: ret[n++] = &d->attention.key; ret[n++] = &d->attention.value; ret[n++] = &d->attention.mask; break;
+    case OP_ATTENTION:
+        ret[n++] = &d->attention.key;
+        ret[n++] = &d->attention.value;
+        ret[n++] = &d->attention.mask;
+        break;
     case OP_BINARY: ret[n++] = &d->binary.z; break;
     case OP_CONCAT: ret[n++] = &d->concat.z; break;
     case OP_GUIDANCE: ret[n++] = &d->guidance.coef; break;
-    case OP_LATENT_RGB: ret[n++] = &d->rgb.coef; ret[n++] = &d->rgb.smooth; break;
+    case OP_LATENT_RGB:
+        ret[n++] = &d->rgb.coef;
+        ret[n++] = &d->rgb.smooth;
+        break;
     case OP_LINCOMB:
         ret[n++] = &d->lincomb.coef;
         for (int k = 0; k < d->lincomb.count; k++)
@@ -129,7 +139,8 @@ void trial_lay(const struct trial *t, struct laid *ret)
         abort();
     memset(ret->arena, 0xa5, end);
     for (int i = 0; i < n; i++)
-        fill_operand(ret->arena, all[i], d->kind == OP_GROUP_NORM || d->kind == OP_LAYER_NORM ? 2 : 1, d->kind == OP_GROUP_NORM ? 3 : 0, &seed);
+        fill_operand(ret->arena, all[i], d->kind == OP_GROUP_NORM || d->kind == OP_LAYER_NORM ? 2 : 1, d->kind == OP_GROUP_NORM ? 3 : 0,
+                     &seed);
     fill_special(ret->arena, d, &seed);
     bool norm = d->kind == OP_GROUP_NORM || d->kind == OP_LAYER_NORM;
     double fan = 1;
@@ -137,7 +148,8 @@ void trial_lay(const struct trial *t, struct laid *ret)
         fan *= (double)t->weight.shape[i];
     for (int i = 0; i < 3; i++)
         if (ret->sources[i].ndim)
-            lay_weight(&ret->sources[i], &ret->weights[i], i == 0 && !norm ? (float)(1.7 / sqrt(fan)) : 0.5f, i == 0 && norm ? 1 : 0, &seed);
+            lay_weight(&ret->sources[i], &ret->weights[i], i == 0 && !norm ? (float)(1.7 / sqrt(fan)) : 0.5f, i == 0 && norm ? 1 : 0,
+                       &seed);
 }
 
 void trial_free(struct laid *l)

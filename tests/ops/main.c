@@ -1,6 +1,6 @@
-/* galley-ops [--device NAME] [--dtype f32|f16|bf16] [--big] [--bench] [--only TEXT] [--threads N]: the conformance suite of the backends. Each
- * case runs on the reference and on the device with 1, 2 and 4 threads: within the op list's tolerance of the reference, equal in every bit among the
- * numbers of threads, and nothing written but y. */
+/* galley-ops [--device NAME] [--dtype f32|f16|bf16] [--big] [--bench] [--only TEXT] [--threads N]: the conformance suite of the backends.
+ * Each case runs on the reference and on the device with 1, 2 and 4 threads: within the op list's tolerance of the reference, equal in
+ * every bit among the numbers of threads, and nothing written but y. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

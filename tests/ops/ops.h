@@ -7,10 +7,10 @@
 struct trial {
     char name[160];
     struct op_desc desc;
-    struct weight_source weight, bias, position;   /* shapes only; ndim 0: none */
-    double flops, bytes;                           /* of one run, for --bench; either may be 0 */
-    bool alias_y;                                  /* residual or lincomb's in[0] is y itself */
-    bool fused_views;                              /* ATTENTION: x, key and value are views of one buffer of 3 c channels */
+    struct weight_source weight, bias, position; /* shapes only; ndim 0: none */
+    double flops, bytes;                         /* of one run, for --bench; either may be 0 */
+    bool alias_y;                                /* residual or lincomb's in[0] is y itself */
+    bool fused_views;                            /* ATTENTION: x, key and value are views of one buffer of 3 c channels */
 };
 
 typedef void visit_fn(void *arg, const struct trial *t);

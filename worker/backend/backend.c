@@ -14,16 +14,16 @@ const char *dtype_name(enum dtype t)
     return (unsigned)t < DT_COUNT ? names[t] : "?";
 }
 
-static const struct { const char *name; double tolerance[3]; } ops[OP_COUNT] = {
+static const struct {
+    const char *name;
+    double tolerance[3];
+} ops[OP_COUNT] = {
 #define OP(NAME, name, required, f32, f16, bf16) [OP_##NAME] = {name, {f32, f16, bf16}},
 #include "worker/backend/ops.def"
 #undef OP
 };
 
-const char *op_name(enum op_kind k)
-{
-    return (unsigned)k < OP_COUNT ? ops[k].name : "unknown op";
-}
+const char *op_name(enum op_kind k) { return (unsigned)k < OP_COUNT ? ops[k].name : "unknown op"; }
 
 double op_tolerance(enum op_kind k, enum dtype t)
 {

@@ -2,10 +2,7 @@
 
 enum { FLOATS = 1 << DT_F32 | 1 << DT_F16 | 1 << DT_BF16, F32 = 1 << DT_F32, I32 = 1 << DT_I32, U8 = 1 << DT_U8, ALIGN = 64 };
 
-const struct weight_source *weight_source_of(const struct bweight *w)
-{
-    return (const struct weight_source *)w;
-}
+const struct weight_source *weight_source_of(const struct bweight *w) { return (const struct weight_source *)w; }
 
 enum status weight_check(const struct weight_source *s, struct error *err)
 {
@@ -54,14 +51,17 @@ static enum status operand_check(const struct op_desc *d, const char *member, co
     return ST_OK;
 }
 
-static enum status same_pixels(const struct op_desc *d, const char *member, const struct operand *o, const struct operand *as, struct error *err)
+static enum status same_pixels(const struct op_desc *d, const char *member, const struct operand *o, const struct operand *as,
+                               struct error *err)
 {
     if (o->n == as->n && o->h == as->h && o->w == as->w)
         return ST_OK;
-    return FAIL(err, INTERNAL, "%s: %s is %d x %d x %d pixels, must be %d x %d x %d", op_name(d->kind), member, o->n, o->h, o->w, as->n, as->h, as->w);
+    return FAIL(err, INTERNAL, "%s: %s is %d x %d x %d pixels, must be %d x %d x %d", op_name(d->kind), member, o->n, o->h, o->w, as->n,
+                as->h, as->w);
 }
 
-static enum status same_shape(const struct op_desc *d, const char *member, const struct operand *o, const struct operand *as, struct error *err)
+static enum status same_shape(const struct op_desc *d, const char *member, const struct operand *o, const struct operand *as,
+                              struct error *err)
 {
     TRY(same_pixels(d, member, o, as, err));
     if (o->c != as->c)
@@ -70,7 +70,8 @@ static enum status same_shape(const struct op_desc *d, const char *member, const
 }
 
 /* vector_check wants an optional or required weight of COUNT elements in one dimension. */
-static enum status vector_check(const struct op_desc *d, const char *member, const struct bweight *w, int64_t count, bool required, struct error *err)
+static enum status vector_check(const struct op_desc *d, const char *member, const struct bweight *w, int64_t count, bool required,
+                                struct error *err)
 {
     if (!w && !required)
         return ST_OK;
@@ -222,7 +223,8 @@ static enum status embed_check(const struct op_desc *d, struct error *err)
     TRY(same(d, "position.ndim", s->ndim, 2, err));
     TRY(same(d, "position.shape[1]", s->shape[1], d->y.c, err));
     if (s->shape[0] < tokens(&d->y))
-        return FAIL(err, INTERNAL, "embed: position has %lld rows, fewer than the %lld tokens", (long long)s->shape[0], (long long)tokens(&d->y));
+        return FAIL(err, INTERNAL, "embed: position has %lld rows, fewer than the %lld tokens", (long long)s->shape[0],
+                    (long long)tokens(&d->y));
     return ST_OK;
 }
 
@@ -275,7 +277,8 @@ static enum status upsample_check(const struct op_desc *d, struct error *err)
 {
     TRY(same(d, "y.n", d->y.n, d->x.n, err));
     if (d->y.h < d->x.h || d->y.h > 2 * (int64_t)d->x.h || d->y.w < d->x.w || d->y.w > 2 * (int64_t)d->x.w)
-        return FAIL(err, INTERNAL, "upsample: y is %d x %d pixels, must be one to two times the %d x %d of x", d->y.h, d->y.w, d->x.h, d->x.w);
+        return FAIL(err, INTERNAL, "upsample: y is %d x %d pixels, must be one to two times the %d x %d of x", d->y.h, d->y.w, d->x.h,
+                    d->x.w);
     return same(d, "y.c", d->y.c, d->x.c, err);
 }
 
@@ -292,7 +295,10 @@ static enum status time_embed_check(const struct op_desc *d, struct error *err)
     return same(d, "y.c modulo 2", d->y.c % 2, 0, err);
 }
 
-static const struct { int x, y; enum status (*check)(const struct op_desc *, struct error *); } rules[OP_COUNT] = {
+static const struct {
+    int x, y;
+    enum status (*check)(const struct op_desc *, struct error *);
+} rules[OP_COUNT] = {
     [OP_CONV2D] = {FLOATS, FLOATS, conv_check},
     [OP_LINEAR] = {FLOATS, FLOATS, linear_check},
     [OP_ATTENTION] = {FLOATS, FLOATS, attention_check},
@@ -334,13 +340,23 @@ size_t op_extent(const struct op_desc *d)
         extend(&end, &d->x);
     extend(&end, &d->y);
     switch (d->kind) {
-    case OP_CONV2D: extend(&end, &d->residual); extend(&end, &d->conv.add); break;
+    case OP_CONV2D:
+        extend(&end, &d->residual);
+        extend(&end, &d->conv.add);
+        break;
     case OP_LINEAR: extend(&end, &d->residual); break;
-    case OP_ATTENTION: extend(&end, &d->attention.key); extend(&end, &d->attention.value); extend(&end, &d->attention.mask); break;
+    case OP_ATTENTION:
+        extend(&end, &d->attention.key);
+        extend(&end, &d->attention.value);
+        extend(&end, &d->attention.mask);
+        break;
     case OP_BINARY: extend(&end, &d->binary.z); break;
     case OP_CONCAT: extend(&end, &d->concat.z); break;
     case OP_GUIDANCE: extend(&end, &d->guidance.coef); break;
-    case OP_LATENT_RGB: extend(&end, &d->rgb.coef); extend(&end, &d->rgb.smooth); break;
+    case OP_LATENT_RGB:
+        extend(&end, &d->rgb.coef);
+        extend(&end, &d->rgb.smooth);
+        break;
     case OP_LINCOMB:
         extend(&end, &d->lincomb.coef);
         for (int k = 0; k < d->lincomb.count; k++)

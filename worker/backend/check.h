@@ -17,4 +17,5 @@ NODISCARD enum status op_check(const struct op_desc *d, struct error *err);
 /* op_extent returns the bytes of arena that D's operands reach into. D must have passed op_check. */
 size_t op_extent(const struct op_desc *d);
 /* op_extent_check returns INTERNAL if an arena of BYTES is too small for op KIND, which reaches EXTENT, or a workspace for NEED. */
-NODISCARD enum status op_extent_check(enum op_kind kind, size_t extent, size_t arena_bytes, size_t need, size_t workspace_bytes, struct error *err);
+NODISCARD enum status op_extent_check(enum op_kind kind, size_t extent, size_t arena_bytes, size_t need, size_t workspace_bytes,
+                                      struct error *err);

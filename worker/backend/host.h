@@ -4,10 +4,10 @@
 
 struct bmem {
     size_t bytes;
-    unsigned char *data;         /* at a page boundary, zeroed */
+    unsigned char *data; /* at a page boundary, zeroed */
 };
 
-struct weight_layout;            /* the backend's own: one repacked copy of a weight */
+struct weight_layout; /* the backend's own: one repacked copy of a weight */
 
 struct bweight {
     struct weight_source source; /* first: see weight_source_of */
@@ -25,8 +25,8 @@ NODISCARD enum status host_mem_new(struct backend *b, size_t bytes, struct bmem 
 void host_mem_free(struct backend *b, struct bmem *m);
 NODISCARD enum status host_upload(struct backend *b, struct bmem *dst, size_t offset, const void *src, size_t bytes, struct error *err);
 NODISCARD enum status host_download(struct backend *b, const struct bmem *src, size_t offset, void *dst, size_t bytes, struct error *err);
-NODISCARD enum status host_copy(struct backend *b, struct bmem *dst, size_t dst_offset, const struct bmem *src, size_t src_offset, size_t bytes,
-                                struct error *err);
+NODISCARD enum status host_copy(struct backend *b, struct bmem *dst, size_t dst_offset, const struct bmem *src, size_t src_offset,
+                                size_t bytes, struct error *err);
 NODISCARD enum status host_fill(struct backend *b, struct bmem *dst, size_t offset, int byte, size_t bytes, struct error *err);
 NODISCARD enum status host_sync(struct backend *b, struct error *err);
 NODISCARD enum status host_weight_new(struct backend *b, const struct weight_source *source, struct bweight **ret, struct error *err);

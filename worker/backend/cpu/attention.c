@@ -1,5 +1,5 @@
-/* Attention by blocks (Dao et al. 2022, algorithm 1): QUERIES rows of scores against KEYS keys at a time, with running maximum and sum, so that the whole
- * matrix of scores never exists. Keys and values are first packed in panels for the product kernel. */
+/* Attention by blocks (Dao et al. 2022, algorithm 1): QUERIES rows of scores against KEYS keys at a time, with running maximum and sum, so
+ * that the whole matrix of scores never exists. Keys and values are first packed in panels for the product kernel. */
 #include <math.h>
 #include <string.h>
 
@@ -12,8 +12,8 @@ enum { QUERIES = 48, KEYS = 256, DIM_PART = 128, DIM_MAX = 1024 };
 struct head {
     const struct cpu_run *r;
     const struct attention *a;
-    int n, first;                    /* sample; first channel */
-    float *keys, *values;            /* its panels: keys [key_panels][dim][NR], values [value_panels][tk][NR] */
+    int n, first;         /* sample; first channel */
+    float *keys, *values; /* its panels: keys [key_panels][dim][NR], values [value_panels][tk][NR] */
 };
 
 static struct head head_of(const struct cpu_run *r, int index)
@@ -22,7 +22,11 @@ static struct head head_of(const struct cpu_run *r, int index)
     size_t nr = op_columns(r->b);
     float *workspace = (float *)(void *)r->workspace;
     int heads = r->op->desc.attention.heads;
-    return (struct head){r, a, index / heads, index % heads * (int)a->dim, workspace + (size_t)index * a->key_panels * a->dim * nr,
+    return (struct head){r,
+                         a,
+                         index / heads,
+                         index % heads * (int)a->dim,
+                         workspace + (size_t)index * a->key_panels * a->dim * nr,
                          workspace + a->values_at + (size_t)index * a->value_panels * a->tk * nr};
 }
 
@@ -59,11 +63,12 @@ static void pack_task(void *arg, int task)
 /* Running state of a block of queries. */
 struct block {
     float scores[QUERIES * KEYS] __attribute__((aligned(64)));
-    float out[QUERIES * (DIM_MAX + NR_MAX)] __attribute__((aligned(64)));   /* rows of value_panels * NR */
+    float out[QUERIES * (DIM_MAX + NR_MAX)] __attribute__((aligned(64))); /* rows of value_panels * NR */
     float max[QUERIES], sum[QUERIES];
 };
 
-/* score_keys fills scores[q][0 .. padded) for keys from FROM on: DIM_PART channels at a time, so that the queries' part stays in the L1 cache. */
+/* score_keys fills scores[q][0 .. padded) for keys from FROM on: DIM_PART channels at a time, so that the queries' part stays in the L1
+ * cache. */
 static void score_keys(const struct head *h, struct block *b, const float *const *queries, int count, size_t from, size_t padded)
 {
     const struct kernels *k = h->r->b->k;
@@ -75,7 +80,8 @@ static void score_keys(const struct head *h, struct block *b, const float *const
         for (size_t t = 0; t < padded; t += nr)
             for (int i = 0, mr; i < count; i += mr) {
                 mr = count - i < k->mr ? count - i : k->mr;
-                k->gemm(mr, rows + i, 0, 1, min_size(DIM_PART, dim - c), h->keys + (from + t) * dim + c * nr, b->scores + (size_t)i * KEYS + t, KEYS, c == 0);
+                k->gemm(mr, rows + i, 0, 1, min_size(DIM_PART, dim - c), h->keys + (from + t) * dim + c * nr,
+                        b->scores + (size_t)i * KEYS + t, KEYS, c == 0);
             }
     }
 }
@@ -91,7 +97,8 @@ static void add_values(const struct head *h, struct block *b, int count, size_t 
     for (size_t p = 0; p < h->a->value_panels; p++)
         for (int i = 0; i < count; i += k->mr) {
             int mr = count - i < k->mr ? count - i : k->mr;
-            k->gemm(mr, rows + i, 0, 1, keys, h->values + (p * h->a->tk + from) * nr, b->out + (size_t)i * width + p * nr, width, from == 0);
+            k->gemm(mr, rows + i, 0, 1, keys, h->values + (p * h->a->tk + from) * nr, b->out + (size_t)i * width + p * nr, width,
+                    from == 0);
         }
 }
 
@@ -140,7 +147,8 @@ static void query_task(void *arg, int task)
             mask = masked;
         }
         for (int i = 0; i < count; i++) {
-            size_t visible = (size_t)(first + i) + 1 > from ? (size_t)(first + i) + 1 - from : 0, seen = d->attention.causal ? min_size(visible, keys) : keys;
+            size_t visible = (size_t)(first + i) + 1 > from ? (size_t)(first + i) + 1 - from : 0,
+                   seen = d->attention.causal ? min_size(visible, keys) : keys;
             float factor = r->b->k->softmax(b.scores + (size_t)i * KEYS, seen, keys, d->attention.scale, mask, &b.max[i], &b.sum[i]);
             if (from > 0)
                 rescale(&h, &b, i, factor);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* pick_kernels returns the best kernels of this processor; GALLEY_CPU_ISA (plain, avx2, avx512) sets the most that may be used, so that pictures can be
- * compared between machines. */
+/* pick_kernels returns the best kernels of this processor; GALLEY_CPU_ISA (plain, avx2, avx512) sets the most that may be used, so that
+ * pictures can be compared between machines. */
 static const struct kernels *pick_kernels(void)
 {
     const struct kernels *best = &kernels_plain;
@@ -13,7 +13,7 @@ static const struct kernels *pick_kernels(void)
     const char *limit = getenv("GALLEY_CPU_ISA");
     int most = !limit ? 2 : !strcmp(limit, "plain") ? 0 : !strcmp(limit, "avx2") ? 1 : 2;
     __builtin_cpu_init();
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");     /* and F16C, which is older than AVX2 */
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* and F16C, which is older than AVX2 */
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512bw");
     if (avx2 && most >= 1)
@@ -38,7 +38,8 @@ static enum status settle(const struct backend_spec *spec, int *ret, struct erro
     CPU_ZERO(&set);
     for (int i = 0; i < spec->n_cores; i++) {
         if (spec->cores[i] < 0 || spec->cores[i] >= CPU_SETSIZE)
-            return FAIL(err, NO_DEVICE, "%s: logical processor %d is out of range, at most %d", spec->device, spec->cores[i], CPU_SETSIZE - 1);
+            return FAIL(err, NO_DEVICE, "%s: logical processor %d is out of range, at most %d", spec->device, spec->cores[i],
+                        CPU_SETSIZE - 1);
         CPU_SET(spec->cores[i], &set);
     }
     if (sched_setaffinity(0, sizeof set, &set) != 0)
@@ -60,7 +61,8 @@ static void cpu_close(struct backend *backend)
 static enum status cpu_open(const struct backend_spec *spec, struct backend **ret, struct error *err)
 {
     if (spec->compute != DT_F32)
-        return FAIL(err, UNSUPPORTED, "%s: activations in %s are not supported on a CPU, use float32", spec->device, dtype_name(spec->compute));
+        return FAIL(err, UNSUPPORTED, "%s: activations in %s are not supported on a CPU, use float32", spec->device,
+                    dtype_name(spec->compute));
     struct cpu_backend *b = calloc(1, sizeof *b);
     if (!b)
         return FAIL(err, OUT_OF_MEMORY, "out of memory for a backend");
@@ -80,10 +82,22 @@ static enum status cpu_open(const struct backend_spec *spec, struct backend **re
 }
 
 static cpu_prepare *const prepare[OP_COUNT] = {
-    [OP_CONV2D] = cpu_product, [OP_LINEAR] = cpu_product, [OP_ATTENTION] = cpu_attention, [OP_GROUP_NORM] = cpu_group_norm,
-    [OP_LAYER_NORM] = cpu_layer_norm, [OP_UNARY] = cpu_map, [OP_BINARY] = cpu_map, [OP_UPSAMPLE] = cpu_map, [OP_CONCAT] = cpu_map,
-    [OP_CAST] = cpu_map, [OP_EMBED] = cpu_embed, [OP_TIME_EMBED] = cpu_embed, [OP_LINCOMB] = cpu_map, [OP_GUIDANCE] = cpu_guidance,
-    [OP_PACK_U8] = cpu_map, [OP_LATENT_RGB] = cpu_latent_rgb,
+    [OP_CONV2D] = cpu_product,
+    [OP_LINEAR] = cpu_product,
+    [OP_ATTENTION] = cpu_attention,
+    [OP_GROUP_NORM] = cpu_group_norm,
+    [OP_LAYER_NORM] = cpu_layer_norm,
+    [OP_UNARY] = cpu_map,
+    [OP_BINARY] = cpu_map,
+    [OP_UPSAMPLE] = cpu_map,
+    [OP_CONCAT] = cpu_map,
+    [OP_CAST] = cpu_map,
+    [OP_EMBED] = cpu_embed,
+    [OP_TIME_EMBED] = cpu_embed,
+    [OP_LINCOMB] = cpu_map,
+    [OP_GUIDANCE] = cpu_guidance,
+    [OP_PACK_U8] = cpu_map,
+    [OP_LATENT_RGB] = cpu_latent_rgb,
 };
 
 static enum status float32_only(const struct op_desc *d, const char *member, const struct operand *o, struct error *err)
@@ -100,9 +114,7 @@ static enum status dtypes_check(const struct op_desc *d, struct error *err)
     TRY(float32_only(d, "residual", &d->residual, err));
     switch (d->kind) {
     case OP_CONV2D: return float32_only(d, "add", &d->conv.add, err);
-    case OP_ATTENTION:
-        TRY(float32_only(d, "key", &d->attention.key, err));
-        return float32_only(d, "value", &d->attention.value, err);
+    case OP_ATTENTION: TRY(float32_only(d, "key", &d->attention.key, err)); return float32_only(d, "value", &d->attention.value, err);
     case OP_BINARY: return float32_only(d, "z", &d->binary.z, err);
     case OP_CONCAT: return float32_only(d, "z", &d->concat.z, err);
     case OP_LINCOMB:
@@ -160,8 +172,21 @@ static enum status cpu_op_run(struct backend *backend, struct bop *op, struct bm
 }
 
 const struct backend_api backend_cpu = {
-    .name = "cpu", .open = cpu_open, .close = cpu_close, .memory = host_memory,
-    .mem_new = host_mem_new, .mem_free = host_mem_free, .upload = host_upload, .download = host_download, .copy = host_copy, .fill = host_fill,
-    .sync = host_sync, .weight_new = host_weight_new, .weight_free = cpu_weight_free,
-    .op_new = cpu_op_new, .op_free = cpu_op_free, .op_workspace = cpu_op_workspace, .op_run = cpu_op_run,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .memory = host_memory,
+    .mem_new = host_mem_new,
+    .mem_free = host_mem_free,
+    .upload = host_upload,
+    .download = host_download,
+    .copy = host_copy,
+    .fill = host_fill,
+    .sync = host_sync,
+    .weight_new = host_weight_new,
+    .weight_free = cpu_weight_free,
+    .op_new = cpu_op_new,
+    .op_free = cpu_op_free,
+    .op_workspace = cpu_op_workspace,
+    .op_run = cpu_op_run,
 };

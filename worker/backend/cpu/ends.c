@@ -29,7 +29,7 @@ static void time_embed_run(const struct cpu_run *r)
     const struct op_desc *d = &r->op->desc;
     int half = d->y.c / 2;
     for (int i = 0; i < half; i++) {
-        double w = exp(-9.2103403719761827361 * i / half);          /* ln(10000) */
+        double w = exp(-9.2103403719761827361 * i / half); /* ln(10000) */
         for (size_t p = 0; p < (size_t)operand_pixels(&d->x); p++) {
             double angle = (double)run_floats(r, &d->x)[p * (size_t)d->x.ld] * w;
             float *y = run_floats(r, &d->y) + p * (size_t)d->y.ld;

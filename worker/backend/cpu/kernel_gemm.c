@@ -9,7 +9,8 @@ enum { MR = 6 };
 enum { NV = 2, NR = NV * W };
 
 /* tile computes M <= MR rows; M is a constant wherever it is inlined, so that the sums live in registers. */
-INLINE void tile(const size_t m, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first)
+INLINE void tile(const size_t m, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld,
+                 bool first)
 {
     vf sum[MR][NV];
     UNROLL
@@ -39,7 +40,8 @@ INLINE void tile(const size_t m, const float *const *rows, size_t stride, int ta
     }
 }
 
-void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld, bool first)
+void KERNEL(kernel_gemm)(int mr, const float *const *rows, size_t stride, int taps, size_t depth, const float *b, float *c, size_t c_ld,
+                         bool first)
 {
     switch (mr) {
     case 1: tile(1, rows, stride, taps, depth, b, c, c_ld, first); break;
@@ -146,7 +148,7 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
         scale = 1;
     }
     for (size_t j = count; j < whole; j++)
-        s[j] = -__builtin_inff();                  /* lanes past the end: hidden keys */
+        s[j] = -__builtin_inff(); /* lanes past the end: hidden keys */
     vf high[2] = {v_splat(-__builtin_inff()), v_splat(-__builtin_inff())}, total = {0};
     size_t j = 0;
     for (; j + 2 * W <= whole; j += 2 * W) {
@@ -159,7 +161,7 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
     top = top > before ? top : before;
     *max = top;
     if (top == -__builtin_inff())
-        top = 0;                                   /* every key so far is hidden: exp(-inf - 0) = 0 */
+        top = 0; /* every key so far is hidden: exp(-inf - 0) = 0 */
     for (j = 0; j < whole; j += W) {
         vf p = v_exp_low(v_fma(v_load(s + j), v_splat(scale), v_splat(-top)));
         v_store(s + j, p);
@@ -167,7 +169,7 @@ float KERNEL(kernel_softmax)(float *s, size_t count, size_t padded, float scale,
     }
     for (j = whole; j < padded; j++)
         s[j] = 0;
-    float factor = before == top ? 1 : v_exp_low(v_splat(before - top))[0];      /* exactly 1 where nothing changes: see rescale */
+    float factor = before == top ? 1 : v_exp_low(v_splat(before - top))[0]; /* exactly 1 where nothing changes: see rescale */
     *sum = *sum * factor + v_sum(total);
     return factor;
 }

@@ -28,10 +28,10 @@ INLINE void wide_sums(float *ret, const float *x, size_t ld, size_t pixels, cons
         from[i] = v_load(shift + i * W);
     for (size_t p = 0; p < pixels; p++, x += ld)
         UNROLL
-        for (int i = 0; i < 4; i++) {
-            vf v = v_load(x + i * W) - from[i];
-            sum[i] = shift ? v_fma(v, v, sum[i]) : sum[i] + v;
-        }
+    for (int i = 0; i < 4; i++) {
+        vf v = v_load(x + i * W) - from[i];
+        sum[i] = shift ? v_fma(v, v, sum[i]) : sum[i] + v;
+    }
     UNROLL
     for (int i = 0; i < 4; i++)
         v_store(ret + i * W, sum[i]);
@@ -66,13 +66,14 @@ enum { STATS_FLOATS = 12288 };
 
 static void merge(struct norm_stat *into, double count, double mean, double square)
 {
-    double total = into->count + count, off = mean - into->mean;        /* Chan, Golub & LeVeque 1983, eq. 2.1 */
+    double total = into->count + count, off = mean - into->mean; /* Chan, Golub & LeVeque 1983, eq. 2.1 */
     into->mean += off * count / total;
     into->square += square + off * off * into->count * count / total;
     into->count = total;
 }
 
-void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t channels, size_t groups, float *scratch, struct norm_stat *stats)
+void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t channels, size_t groups, float *scratch,
+                                struct norm_stat *stats)
 {
     size_t each = channels / groups, most = STATS_FLOATS / channels + 1;
     float *sums = scratch, *means = scratch + channels;
@@ -97,8 +98,8 @@ void KERNEL(kernel_group_stats)(const float *x, size_t ld, size_t pixels, size_t
     }
 }
 
-INLINE void apply_rows(float *y, size_t y_ld, const float *x, size_t x_ld, size_t pixels, size_t channels, const float *mean, const float *scale,
-                       const float *shift, const enum act act)
+INLINE void apply_rows(float *y, size_t y_ld, const float *x, size_t x_ld, size_t pixels, size_t channels, const float *mean,
+                       const float *scale, const float *shift, const enum act act)
 {
     for (size_t p = 0; p < pixels; p++, x += x_ld, y += y_ld) {
         size_t c = 0;
@@ -106,7 +107,8 @@ INLINE void apply_rows(float *y, size_t y_ld, const float *x, size_t x_ld, size_
             v_store(y + c, lane_act(act, v_fma(v_load(x + c) - v_load(mean + c), v_load(scale + c), v_load(shift + c))));
         size_t n = channels - c;
         if (n)
-            v_store_n(y + c, lane_act(act, v_fma(v_load_n(x + c, n) - v_load_n(mean + c, n), v_load_n(scale + c, n), v_load_n(shift + c, n))), n);
+            v_store_n(y + c,
+                      lane_act(act, v_fma(v_load_n(x + c, n) - v_load_n(mean + c, n), v_load_n(scale + c, n), v_load_n(shift + c, n))), n);
     }
 }
 
@@ -141,7 +143,8 @@ void KERNEL(kernel_layer_norm)(float *y, const float *x, size_t n, const float *
     for (size_t c = 0; c < whole; c += W)
         v_store(y + c, v_fma((v_load(x + c) - mean) * factor, v_load(scale + c), v_load(shift + c)));
     if (rest)
-        v_store_n(y + whole, v_fma((v_load_n(x + whole, rest) - mean) * factor, v_load_n(scale + whole, rest), v_load_n(shift + whole, rest)), rest);
+        v_store_n(y + whole,
+                  v_fma((v_load_n(x + whole, rest) - mean) * factor, v_load_n(scale + whole, rest), v_load_n(shift + whole, rest)), rest);
 }
 
 INLINE void act_row(float *y, const float *x, size_t n, const enum act act)
@@ -202,7 +205,7 @@ static void pack_u8(unsigned char *y, const float *x, size_t n)
         float v = x[i] * 0.5f + 0.5f;
         v = v > 0.0f ? v : 0.0f;
         v = v < 1.0f ? v : 1.0f;
-        y[i] = (unsigned char)(int)(v * 255.0f + 12582912.0f - 12582912.0f);      /* adding 1.5 * 2^23 rounds, ties to even */
+        y[i] = (unsigned char)(int)(v * 255.0f + 12582912.0f - 12582912.0f); /* adding 1.5 * 2^23 rounds, ties to even */
     }
 }
 
@@ -246,8 +249,20 @@ const struct kernels KERNEL(kernels) = {
 #else
     .mr = 6,
 #endif
-    .gemm = KERNEL(kernel_gemm), .finish = KERNEL(kernel_finish), .winograd_in = KERNEL(kernel_winograd_in),
-    .winograd_out = KERNEL(kernel_winograd_out), .softmax = KERNEL(kernel_softmax), .scale = KERNEL(kernel_scale),
-    .group_stats = KERNEL(kernel_group_stats), .group_apply = KERNEL(kernel_group_apply), .layer_norm = KERNEL(kernel_layer_norm),
-    .act = act_any, .binary = binary, .lincomb = lincomb, .guide = guide, .pack_u8 = pack_u8, .from_half = from_half, .to_half = to_half,
+    .gemm = KERNEL(kernel_gemm),
+    .finish = KERNEL(kernel_finish),
+    .winograd_in = KERNEL(kernel_winograd_in),
+    .winograd_out = KERNEL(kernel_winograd_out),
+    .softmax = KERNEL(kernel_softmax),
+    .scale = KERNEL(kernel_scale),
+    .group_stats = KERNEL(kernel_group_stats),
+    .group_apply = KERNEL(kernel_group_apply),
+    .layer_norm = KERNEL(kernel_layer_norm),
+    .act = act_any,
+    .binary = binary,
+    .lincomb = lincomb,
+    .guide = guide,
+    .pack_u8 = pack_u8,
+    .from_half = from_half,
+    .to_half = to_half,
 };

@@ -1,4 +1,5 @@
-/* Ops that touch each element once: y's pixels in blocks, a row of channels (or the whole block, where nothing lies between rows) at a time. */
+/* Ops that touch each element once: y's pixels in blocks, a row of channels (or the whole block, where nothing lies between rows) at a
+ * time. */
 #include <math.h>
 #include <string.h>
 
@@ -7,13 +8,16 @@
 enum { BLOCK_FLOATS = 16384, INLINE_FLOATS = 65536 };
 
 /* The pixels [from, to) of a sample, as rows of N floats; one row if the operands are dense. */
-struct span { size_t from, rows, n; };
+struct span {
+    size_t from, rows, n;
+};
 
 static void unary_rows(const struct cpu_run *r, struct span s)
 {
     const struct op_desc *d = &r->op->desc;
     for (size_t i = 0; i < s.rows; i++)
-        r->b->k->act(run_floats(r, &d->y) + (s.from + i) * (size_t)d->y.ld, run_floats(r, &d->x) + (s.from + i) * (size_t)d->x.ld, s.n, d->act);
+        r->b->k->act(run_floats(r, &d->y) + (s.from + i) * (size_t)d->y.ld, run_floats(r, &d->x) + (s.from + i) * (size_t)d->x.ld, s.n,
+                     d->act);
 }
 
 static void binary_rows(const struct cpu_run *r, struct span s)
@@ -23,8 +27,8 @@ static void binary_rows(const struct cpu_run *r, struct span s)
     size_t plane = (size_t)d->x.h * (size_t)d->x.w, z_plane = (size_t)z->h * (size_t)z->w;
     for (size_t i = 0; i < s.rows; i++) {
         size_t p = s.from + i, at = (z->n == 1 ? 0 : p / plane * z_plane) + (z_plane == 1 ? 0 : p % plane);
-        r->b->k->binary(run_floats(r, &d->y) + p * (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld, run_floats(r, z) + at * (size_t)z->ld,
-                        s.n, d->binary.fn);
+        r->b->k->binary(run_floats(r, &d->y) + p * (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld,
+                        run_floats(r, z) + at * (size_t)z->ld, s.n, d->binary.fn);
     }
 }
 
@@ -114,7 +118,9 @@ static bool whole_rows(const struct op_desc *d)
     if (!dense(&d->y))
         return false;
     switch (d->kind) {
-    case OP_UNARY: case OP_CAST: case OP_PACK_U8: return dense(&d->x);
+    case OP_UNARY:
+    case OP_CAST:
+    case OP_PACK_U8: return dense(&d->x);
     case OP_BINARY: {
         const struct operand *z = &d->binary.z;
         return dense(&d->x) && dense(z) && z->n == d->x.n && z->h == d->x.h && z->w == d->x.w;
@@ -129,8 +135,8 @@ static bool whole_rows(const struct op_desc *d)
 }
 
 static void (*const rows_of[OP_COUNT])(const struct cpu_run *, struct span) = {
-    [OP_UNARY] = unary_rows, [OP_BINARY] = binary_rows, [OP_UPSAMPLE] = upsample_rows, [OP_CONCAT] = concat_rows,
-    [OP_CAST] = cast_rows, [OP_LINCOMB] = lincomb_rows, [OP_PACK_U8] = pack_rows,
+    [OP_UNARY] = unary_rows, [OP_BINARY] = binary_rows,   [OP_UPSAMPLE] = upsample_rows, [OP_CONCAT] = concat_rows,
+    [OP_CAST] = cast_rows,   [OP_LINCOMB] = lincomb_rows, [OP_PACK_U8] = pack_rows,
 };
 
 static size_t pixels_per_task(const struct op_desc *d) { return d->y.c < BLOCK_FLOATS ? BLOCK_FLOATS / (size_t)d->y.c : 1; }

@@ -7,7 +7,10 @@
 enum { BLOCKS_MAX = 64, BLOCK_FLOATS = 8192, INLINE_FLOATS = 32768, ROWS_FLOATS = 16384 };
 
 /* Workspace of a group norm: stats[n][blocks][groups], then per sample mean, scale, shift of each channel, then scratch of each block. */
-struct group_space { struct norm_stat *stats; float *channels, *scratch; };
+struct group_space {
+    struct norm_stat *stats;
+    float *channels, *scratch;
+};
 
 static struct group_space space_of(const struct cpu_run *r)
 {
@@ -29,8 +32,8 @@ static void stats_task(void *arg, int task)
     struct norm_stat *stats = s.stats + (size_t)task * groups;
     for (size_t g = 0; g < groups; g++)
         stats[g] = (struct norm_stat){0};
-    r->b->k->group_stats(run_floats(r, &d->x) + (n * plane + from) * (size_t)d->x.ld, (size_t)d->x.ld, min_size((size_t)m->block_pixels, plane - from),
-                         c, groups, s.scratch + (size_t)task * 2 * c, stats);
+    r->b->k->group_stats(run_floats(r, &d->x) + (n * plane + from) * (size_t)d->x.ld, (size_t)d->x.ld,
+                         min_size((size_t)m->block_pixels, plane - from), c, groups, s.scratch + (size_t)task * 2 * c, stats);
 }
 
 /* join_stats merges the blocks of sample N in their order, and makes the channels' mean, scale and shift. */
@@ -67,8 +70,8 @@ static void apply_task(void *arg, int task)
     size_t plane = (size_t)d->x.h * (size_t)d->x.w, c = (size_t)d->x.c;
     size_t n = (size_t)(task / m->blocks), from = (size_t)(task % m->blocks) * (size_t)m->block_pixels, p = n * plane + from;
     const float *mean = s.channels + n * 3 * c;
-    r->b->k->group_apply(run_floats(r, &d->y) + p * (size_t)d->y.ld, (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld, (size_t)d->x.ld,
-                         min_size((size_t)m->block_pixels, plane - from), c, mean, mean + c, mean + 2 * c, d->act);
+    r->b->k->group_apply(run_floats(r, &d->y) + p * (size_t)d->y.ld, (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld,
+                         (size_t)d->x.ld, min_size((size_t)m->block_pixels, plane - from), c, mean, mean + c, mean + 2 * c, d->act);
 }
 
 /* each_block runs FN for every block, alone if the whole op is small. */
@@ -121,8 +124,8 @@ static void layer_task(void *arg, int task)
     size_t pixels = (size_t)operand_pixels(&d->x), from = (size_t)task * (size_t)r->op->norm.block_pixels;
     size_t to = min_size(pixels, from + (size_t)r->op->norm.block_pixels);
     for (size_t p = from; p < to; p++)
-        r->b->k->layer_norm(run_floats(r, &d->y) + p * (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld, (size_t)d->x.c, r->op->norm.scale,
-                            r->op->norm.shift, d->norm.eps);
+        r->b->k->layer_norm(run_floats(r, &d->y) + p * (size_t)d->y.ld, run_floats(r, &d->x) + p * (size_t)d->x.ld, (size_t)d->x.c,
+                            r->op->norm.scale, r->op->norm.shift, d->norm.eps);
 }
 
 static void layer_norm_run(const struct cpu_run *r) { each_block(r, r->op->norm.blocks, layer_task); }

@@ -7,19 +7,19 @@
 #include <string.h>
 #include <time.h>
 
-enum { SPIN_NS = 4000 };         /* a helper that is asked again within this time answers without a system call */
+enum { SPIN_NS = 4000 }; /* a helper that is asked again within this time answers without a system call */
 
 struct pool {
     pthread_mutex_t lock;
     pthread_cond_t work, done;
-    atomic_uint round;           /* changes with each loop and at the end: what idle helpers watch */
-    atomic_int next;             /* first task that nobody has taken */
-    atomic_int active;           /* helpers inside the loop */
-    bool open, stop;             /* under the lock: helpers may join; helpers shall end */
+    atomic_uint round; /* changes with each loop and at the end: what idle helpers watch */
+    atomic_int next;   /* first task that nobody has taken */
+    atomic_int active; /* helpers inside the loop */
+    bool open, stop;   /* under the lock: helpers may join; helpers shall end */
     int tasks;
     void (*run)(void *arg, int task);
     void *arg;
-    int n;                       /* threads, the caller's included */
+    int n; /* threads, the caller's included */
     int started;
     pthread_t helpers[];
 };
@@ -99,7 +99,7 @@ void pool_run(struct pool *p, int tasks, void (*run)(void *arg, int task), void 
     pthread_mutex_unlock(&p->lock);
     take_tasks(p);
     pthread_mutex_lock(&p->lock);
-    p->open = false;             /* who has not come by now finds nothing left to do */
+    p->open = false; /* who has not come by now finds nothing left to do */
     pthread_mutex_unlock(&p->lock);
     for (long end = now_ns() + SPIN_NS; atomic_load(&p->active) > 0 && now_ns() < end;)
         relax();

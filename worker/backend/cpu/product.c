@@ -1,11 +1,11 @@
-/* Convolution and linear layers. A task is a block of rows (pixels of y) times a group of panels; the rows' pointers are made once per task, and a
- * panel's part that fits the L2 cache meets all rows of the block before the next part is read. */
+/* Convolution and linear layers. A task is a block of rows (pixels of y) times a group of panels; the rows' pointers are made once per
+ * task, and a panel's part that fits the L2 cache meets all rows of the block before the next part is read. */
 #include <stdlib.h>
 
 #include "worker/backend/cpu/cpu.h"
 
 enum {
-    POINTERS_MAX = 4096,         /* rows of a block times taps */
+    POINTERS_MAX = 4096, /* rows of a block times taps */
     BLOCK_ROWS_MAX = 384,
     BLOCK_ROWS_MIN = 48,
     BLOCK_FLOATS = 65536,        /* of x that a block of rows covers: a quarter MiB, half an L2 cache */
@@ -32,7 +32,8 @@ static void point(const struct cpu_run *r, const float **rows, int first, int co
         for (int t = 0; t < kh * kw; t++) {
             int row = top + t / kw, col = left + t % kw;
             bool inside = row >= 0 && row < d->x.h && col >= 0 && col < d->x.w;
-            rows[t * count + at] = inside ? x + (((size_t)n * (size_t)d->x.h + (size_t)row) * (size_t)d->x.w + (size_t)col) * ld : r->b->zeros;
+            rows[t * count + at] =
+                inside ? x + (((size_t)n * (size_t)d->x.h + (size_t)row) * (size_t)d->x.w + (size_t)col) * ld : r->b->zeros;
         }
         if (++j == d->y.w) {
             j = 0;
@@ -64,7 +65,7 @@ struct share {
     const float *const *rows;
     int count;
     const float *panel;
-    struct epilogue e;               /* of the first row */
+    struct epilogue e; /* of the first row */
 };
 
 /* tile_rows returns how many of COUNT rows the next tile takes: all tiles of a block within one of the same height. */
@@ -79,7 +80,8 @@ static void finish_rows(const struct share *s, int first, int rows, const float 
     s->r->b->k->finish(&e, c, (size_t)rows);
 }
 
-/* multiply makes and finishes the share: FINISH_ROWS rows at a time if the panel fits the cache, else a few taps of it through all rows at a time. */
+/* multiply makes and finishes the share: FINISH_ROWS rows at a time if the panel fits the cache, else a few taps of it through all rows at
+ * a time. */
 static void multiply(const struct share *s)
 {
     const struct product *p = &s->r->op->product;
@@ -93,8 +95,8 @@ static void multiply(const struct share *s)
             int taps = (int)min_size(p->block_taps, (size_t)(p->taps - t));
             for (int i = from, mr; i < to; i += mr) {
                 mr = tile_rows(to - i, k->mr);
-                k->gemm(mr, s->rows + (size_t)t * (size_t)s->count + i, (size_t)s->count, taps, p->depth, s->panel + (size_t)t * p->depth * nr,
-                        c + (size_t)(i - from) * nr, nr, t == 0);
+                k->gemm(mr, s->rows + (size_t)t * (size_t)s->count + i, (size_t)s->count, taps, p->depth,
+                        s->panel + (size_t)t * p->depth * nr, c + (size_t)(i - from) * nr, nr, t == 0);
             }
         }
         finish_rows(s, from, to - from, c);
@@ -115,11 +117,19 @@ static void product_task(void *arg, int task)
     size_t end = p->n_panels * ((size_t)group + 1) / (size_t)p->panel_groups;
     for (size_t panel = begin; panel < end; panel++) {
         size_t column = panel * p->step;
-        struct share s = {r, rows, count, p->panels + panel * nr * p->depth * (size_t)p->taps, {
-            .bias = p->bias + panel * nr, .add = has_add ? add : NULL, .act = d->act, .columns = min_size(p->step, p->columns - column),
-            .y = run_floats(r, &d->y) + (size_t)first * (size_t)d->y.ld + column, .y_ld = (size_t)d->y.ld,
-            .residual = has_residual ? run_floats(r, &d->residual) + (size_t)first * (size_t)d->residual.ld + column : NULL,
-            .residual_ld = (size_t)d->residual.ld, .geglu = d->kind == OP_LINEAR && d->linear.geglu}};
+        struct share s = {r,
+                          rows,
+                          count,
+                          p->panels + panel * nr * p->depth * (size_t)p->taps,
+                          {.bias = p->bias + panel * nr,
+                           .add = has_add ? add : NULL,
+                           .act = d->act,
+                           .columns = min_size(p->step, p->columns - column),
+                           .y = run_floats(r, &d->y) + (size_t)first * (size_t)d->y.ld + column,
+                           .y_ld = (size_t)d->y.ld,
+                           .residual = has_residual ? run_floats(r, &d->residual) + (size_t)first * (size_t)d->residual.ld + column : NULL,
+                           .residual_ld = (size_t)d->residual.ld,
+                           .geglu = d->kind == OP_LINEAR && d->linear.geglu}};
         for (int i = 0; has_add && i < count; i++)
             add[i] += panel == begin ? column : p->step;
         multiply(&s);

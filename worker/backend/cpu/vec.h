@@ -27,7 +27,7 @@ enum { W = 4 };
 
 typedef float vf __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t vi __attribute__((vector_size(VECTOR_BYTES)));
-typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));   /* in memory, at any float */
+typedef float vf_any __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias)); /* in memory, at any float */
 
 INLINE vf v_load(const float *p) { return *(const vf_any *)p; }
 INLINE void v_store(float *p, vf v) { *(vf_any *)p = v; }
@@ -114,15 +114,15 @@ INLINE float v_highest(vf v)
     return lanes[0];
 }
 
-/* v_exp_low returns e^x for x <= 88.02 within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a Chebyshev fit of
- * degree 5 on |r| <= 0.35 (error 8e-8). 0 below -87.33, where the result would be subnormal. */
+/* v_exp_low returns e^x for x <= 88.02 within about 2 units in the last place: 2^n e^r, n the nearest integer to x / ln 2, e^r by a
+ * Chebyshev fit of degree 5 on |r| <= 0.35 (error 8e-8). 0 below -87.33, where the result would be subnormal. */
 INLINE vf v_exp_low(vf x)
 {
-    const float magic = 12582912.0f;                                /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     const vf lowest = v_splat(-87.33f);
     vf in = v_max(lowest, x);
     vf shifted = v_fma(in, v_splat(1.44269504088896341f), v_splat(magic)), n = shifted - magic;
-    vf r = v_fma(n, v_splat(-0.693359375f), in);                    /* ln 2 in two parts, the first exact in 10 bits */
+    vf r = v_fma(n, v_splat(-0.693359375f), in); /* ln 2 in two parts, the first exact in 10 bits */
     r = v_fma(n, v_splat(2.12194440e-4f), r);
     vf p = v_splat(0.00836986975425f);
     p = v_fma(p, r, v_splat(0.04192256156f));
@@ -143,8 +143,8 @@ INLINE vf v_exp(vf x)
     return (vf)(in_range | ((vi)infinity & over) | nan);
 }
 
-/* v_normal_tail returns the standard normal's upper tail at A >= 0, 1 - Phi(A) = exp(-A^2 / 2) R(A): R = t q(t), t = 1 / (1 + 0.3 A), q a Chebyshev
- * fit of degree 8 over 0 <= A <= 13.5 (error 2e-8). */
+/* v_normal_tail returns the standard normal's upper tail at A >= 0, 1 - Phi(A) = exp(-A^2 / 2) R(A): R = t q(t), t = 1 / (1 + 0.3 A), q a
+ * Chebyshev fit of degree 8 over 0 <= A <= 13.5 (error 2e-8). */
 INLINE vf v_normal_tail(vf a)
 {
     vf t = 1.0f / v_fma(v_splat(0.3f), a, v_splat(1.0f)), q = v_splat(0.001101765257f);

@@ -11,7 +11,7 @@ struct weight_layout {
     float *data;
 };
 
-enum { PACK_CHUNK = 2048 };      /* elements of one output channel converted at a time */
+enum { PACK_CHUNK = 2048 }; /* elements of one output channel converted at a time */
 
 void cpu_weight_floats(const struct cpu_backend *b, const struct bweight *w, size_t first, size_t count, float *ret)
 {
@@ -128,7 +128,13 @@ enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, enum pack
         l = l->next;
     if (!l) {
         const struct weight_source *s = &w->source;
-        struct packer p = {.b = b, .w = w, .packing = packing, .columns = (size_t)s->shape[0], .depth = (size_t)s->shape[1], .taps = 1, .nr = op_columns(b)};
+        struct packer p = {.b = b,
+                           .w = w,
+                           .packing = packing,
+                           .columns = (size_t)s->shape[0],
+                           .depth = (size_t)s->shape[1],
+                           .taps = 1,
+                           .nr = op_columns(b)};
         for (int i = 2; i < s->ndim; i++)
             p.taps *= (size_t)s->shape[i];
         p.packed_taps = packing == PACK_WINOGRAD ? 16 : p.taps;

@@ -1,23 +1,23 @@
-/* 3x3 convolutions of stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2016): a 2 x 2 tile of y takes 16 products per pair of
- * channels instead of 36, for a few additions. In float32 it is about as exact as the plain sum (the larger F(4x4) is not). A batch of tiles at a time goes through
- * three steps: transform the tiles of x, sixteen matrix products, transform back. */
+/* 3x3 convolutions of stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin & Gray 2016): a 2 x 2 tile of y takes 16 products per
+ * pair of channels instead of 36, for a few additions. In float32 it is about as exact as the plain sum (the larger F(4x4) is not). A batch
+ * of tiles at a time goes through three steps: transform the tiles of x, sixteen matrix products, transform back. */
 #include <stdlib.h>
 
 #include "worker/backend/cpu/cpu.h"
 
 enum {
-    CHANNELS_MIN = 24,           /* below, the transforms cost what they save */
-    WEIGHTS_PER_TILE = 32768,    /* transformed weights are 16/9 the size: few tiles do not pay for reading them */
-    BATCH_FLOATS = 1 << 18,      /* of the transformed tiles and products of a batch, per thread: 1 MiB */
+    CHANNELS_MIN = 24,        /* below, the transforms cost what they save */
+    WEIGHTS_PER_TILE = 32768, /* transformed weights are 16/9 the size: few tiles do not pay for reading them */
+    BATCH_FLOATS = 1 << 18,   /* of the transformed tiles and products of a batch, per thread: 1 MiB */
     BATCH_MIN = 128,
-    RUN = 16,                    /* tiles finished together */
-    INLINE_FLOATS = 1 << 15,     /* a transform below this wakes nobody */
+    RUN = 16,                /* tiles finished together */
+    INLINE_FLOATS = 1 << 15, /* a transform below this wakes nobody */
 };
 
 /* One batch of an op. Workspace: in[16][batch][channels of x], then out[16][batch][n_panels * NR]. */
 struct batch {
     const struct cpu_run *r;
-    size_t first, count;             /* tiles */
+    size_t first, count; /* tiles */
     size_t in_plane, out_plane, out_ld;
     float *in, *out;
 };
@@ -25,8 +25,10 @@ struct batch {
 bool cpu_winograd_fits(const struct op_desc *d)
 {
     const int64_t *s = weight_source_of(d->weight)->shape;
-    int64_t tiles = (int64_t)((d->y.h + 1) / 2) * ((d->y.w + 1) / 2);       /* of one sample: the choice must not depend on how many run together */
-    return s[2] == 3 && s[3] == 3 && d->conv.stride == 1 && s[0] >= CHANNELS_MIN && s[1] >= CHANNELS_MIN && s[0] * s[1] <= tiles * WEIGHTS_PER_TILE;
+    int64_t tiles =
+        (int64_t)((d->y.h + 1) / 2) * ((d->y.w + 1) / 2); /* of one sample: the choice must not depend on how many run together */
+    return s[2] == 3 && s[3] == 3 && d->conv.stride == 1 && s[0] >= CHANNELS_MIN && s[1] >= CHANNELS_MIN &&
+           s[0] * s[1] <= tiles * WEIGHTS_PER_TILE;
 }
 
 /* corner returns sample, row and column of the upper left pixel of y in tile T. */
@@ -73,8 +75,8 @@ static void multiply_task(void *arg, int task)
             rows = ceil_div(b->count - i, ceil_div(b->count - i, (size_t)k->mr));
             for (size_t q = 0; q < rows; q++)
                 at[q] = in + (i + q) * depth;
-            k->gemm((int)rows, at, 0, 1, depth, w->panels + (panel * 16 + which) * depth * nr, b->out + which * b->out_plane + i * b->out_ld + panel * nr,
-                    b->out_ld, true);
+            k->gemm((int)rows, at, 0, 1, depth, w->panels + (panel * 16 + which) * depth * nr,
+                    b->out + which * b->out_plane + i * b->out_ld + panel * nr, b->out_ld, true);
         }
 }
 
@@ -100,8 +102,12 @@ static void finish_run(const struct batch *b, size_t t, size_t count)
             add[i] = add_from + column;
         for (int i = 0; i < high; i++) {
             size_t p = ((size_t)n * (size_t)d->y.h + (size_t)(row + i)) * (size_t)d->y.w + (size_t)col;
-            struct epilogue e = {.bias = w->bias + column, .add = add_from ? add : NULL, .act = d->act, .columns = min_size(nr, (size_t)d->y.c - column),
-                                 .y = run_floats(r, &d->y) + p * (size_t)d->y.ld + column, .y_ld = (size_t)d->y.ld};
+            struct epilogue e = {.bias = w->bias + column,
+                                 .add = add_from ? add : NULL,
+                                 .act = d->act,
+                                 .columns = min_size(nr, (size_t)d->y.c - column),
+                                 .y = run_floats(r, &d->y) + p * (size_t)d->y.ld + column,
+                                 .y_ld = (size_t)d->y.ld};
             if (operand_set(&d->residual)) {
                 e.residual = run_floats(r, &d->residual) + p * (size_t)d->residual.ld + column;
                 e.residual_ld = (size_t)d->residual.ld;
@@ -156,7 +162,8 @@ enum status cpu_winograd(struct cpu_backend *b, struct bop *op, struct error *er
     w->wide = (d->y.w + 1) / 2;
     w->tiles = (size_t)d->y.n * (size_t)w->high * (size_t)w->wide;
     w->n_panels = ceil_div((size_t)d->y.c, nr);
-    size_t most = threads * BATCH_FLOATS / 16 / ((size_t)d->x.c + w->n_panels * nr), batches = ceil_div(w->tiles, most < BATCH_MIN ? BATCH_MIN : most);
+    size_t most = threads * BATCH_FLOATS / 16 / ((size_t)d->x.c + w->n_panels * nr),
+           batches = ceil_div(w->tiles, most < BATCH_MIN ? BATCH_MIN : most);
     w->batch = ceil_div(w->tiles, batches);
     w->panel_groups = (int)min_size(w->n_panels, ceil_div(threads == 1 ? 1 : 4 * threads, 16));
     TRY(cpu_pad(b, (size_t)d->x.c, err));

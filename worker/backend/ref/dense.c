@@ -90,7 +90,11 @@ enum status ref_linear(const struct op_desc *d, unsigned char *arena, struct err
     return whole ? ST_OK : no_memory(d->kind, err);
 }
 
-struct heads { const double *q, *k, *v, *mask; double *scores; int tq, tk, width; };
+struct heads {
+    const double *q, *k, *v, *mask;
+    double *scores;
+    int tq, tk, width;
+};
 
 /* attend fills the DIM outputs of query I of sample N from channel FIRST on. Keys that are all hidden give zeros. */
 static void attend(const struct op_desc *d, unsigned char *arena, const struct heads *h, int n, int i, int first, int dim)
@@ -100,7 +104,8 @@ static void attend(const struct op_desc *d, unsigned char *arena, const struct h
     int seen = d->attention.causal && i + 1 < h->tk ? i + 1 : h->tk;
     double max = -INFINITY, sum = 0;
     for (int j = 0; j < seen; j++) {
-        double s = (double)d->attention.scale * dot(q, h->k + (keys + (size_t)j) * width + first, dim) + (h->mask ? h->mask[keys + (size_t)j] : 0);
+        double s =
+            (double)d->attention.scale * dot(q, h->k + (keys + (size_t)j) * width + first, dim) + (h->mask ? h->mask[keys + (size_t)j] : 0);
         h->scores[j] = s;
         max = s > max ? s : max;
     }

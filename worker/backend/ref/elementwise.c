@@ -60,7 +60,8 @@ enum status ref_concat(const struct op_desc *d, unsigned char *arena, struct err
 enum status ref_embed(const struct op_desc *d, unsigned char *arena, struct error *err)
 {
     (void)err;
-    const struct weight_source *table = weight_source_of(d->weight), *position = d->embed.position ? weight_source_of(d->embed.position) : NULL;
+    const struct weight_source *table = weight_source_of(d->weight),
+                               *position = d->embed.position ? weight_source_of(d->embed.position) : NULL;
     int64_t tokens = (int64_t)d->x.h * d->x.w;
     for (int64_t p = 0; p < operand_pixels(&d->x); p++) {
         int32_t id;
@@ -80,7 +81,7 @@ enum status ref_time_embed(const struct op_desc *d, unsigned char *arena, struct
     int half = d->y.c / 2;
     for (int64_t p = 0; p < operand_pixels(&d->x); p++)
         for (int i = 0; i < half; i++) {
-            double angle = get(arena, &d->x, p, 0) * exp(-9.2103403719761827361 * i / half);    /* ln(10000) */
+            double angle = get(arena, &d->x, p, 0) * exp(-9.2103403719761827361 * i / half); /* ln(10000) */
             put(arena, &d->y, p, i, cos(angle));
             put(arena, &d->y, p, half + i, sin(angle));
         }

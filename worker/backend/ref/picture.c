@@ -10,7 +10,7 @@ enum status ref_guidance(const struct op_desc *d, unsigned char *arena, struct e
     int64_t plane = (int64_t)d->x.h * d->x.w;
     double s = get(arena, &d->guidance.coef, 0, 0), r = get(arena, &d->guidance.coef, 1, 0), n = (double)plane * d->x.c;
     double sums[2] = {0, 0}, squares[2] = {0, 0}, factor = 1;
-    for (int pass = 0; pass < (r > 0 ? 2 : 0); pass++)             /* means first, then squares about them */
+    for (int pass = 0; pass < (r > 0 ? 2 : 0); pass++) /* means first, then squares about them */
         for (int64_t p = 0; p < plane; p++)
             for (int c = 0; c < d->x.c; c++) {
                 double neg = get(arena, &d->x, p, c), pos = get(arena, &d->x, plane + p, c), v[2] = {pos, neg + s * (pos - neg)};

@@ -11,10 +11,10 @@ struct bop {
 };
 
 static ref_fn *const run[OP_COUNT] = {
-    [OP_CONV2D] = ref_conv2d, [OP_LINEAR] = ref_linear, [OP_ATTENTION] = ref_attention, [OP_GROUP_NORM] = ref_group_norm,
-    [OP_LAYER_NORM] = ref_layer_norm, [OP_UNARY] = ref_unary, [OP_BINARY] = ref_binary, [OP_UPSAMPLE] = ref_upsample,
-    [OP_CONCAT] = ref_concat, [OP_CAST] = ref_cast, [OP_EMBED] = ref_embed, [OP_TIME_EMBED] = ref_time_embed, [OP_LINCOMB] = ref_lincomb,
-    [OP_GUIDANCE] = ref_guidance, [OP_PACK_U8] = ref_pack_u8, [OP_LATENT_RGB] = ref_latent_rgb,
+    [OP_CONV2D] = ref_conv2d,         [OP_LINEAR] = ref_linear,     [OP_ATTENTION] = ref_attention, [OP_GROUP_NORM] = ref_group_norm,
+    [OP_LAYER_NORM] = ref_layer_norm, [OP_UNARY] = ref_unary,       [OP_BINARY] = ref_binary,       [OP_UPSAMPLE] = ref_upsample,
+    [OP_CONCAT] = ref_concat,         [OP_CAST] = ref_cast,         [OP_EMBED] = ref_embed,         [OP_TIME_EMBED] = ref_time_embed,
+    [OP_LINCOMB] = ref_lincomb,       [OP_GUIDANCE] = ref_guidance, [OP_PACK_U8] = ref_pack_u8,     [OP_LATENT_RGB] = ref_latent_rgb,
 };
 
 double ref_act(enum act act, double v)
@@ -101,8 +101,21 @@ static enum status ref_op_run(struct backend *b, struct bop *op, struct bmem *ar
 }
 
 const struct backend_api backend_ref = {
-    .name = "ref", .open = ref_open, .close = ref_close, .memory = host_memory,
-    .mem_new = host_mem_new, .mem_free = host_mem_free, .upload = host_upload, .download = host_download, .copy = host_copy, .fill = host_fill,
-    .sync = host_sync, .weight_new = host_weight_new, .weight_free = ref_weight_free,
-    .op_new = ref_op_new, .op_free = ref_op_free, .op_workspace = ref_op_workspace, .op_run = ref_op_run,
+    .name = "ref",
+    .open = ref_open,
+    .close = ref_close,
+    .memory = host_memory,
+    .mem_new = host_mem_new,
+    .mem_free = host_mem_free,
+    .upload = host_upload,
+    .download = host_download,
+    .copy = host_copy,
+    .fill = host_fill,
+    .sync = host_sync,
+    .weight_new = host_weight_new,
+    .weight_free = ref_weight_free,
+    .op_new = ref_op_new,
+    .op_free = ref_op_free,
+    .op_workspace = ref_op_workspace,
+    .op_run = ref_op_run,
 };

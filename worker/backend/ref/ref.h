@@ -42,5 +42,5 @@ double *ref_weight(const struct bweight *w);
 double *ref_operand(const unsigned char *base, const struct operand *o);
 
 typedef enum status ref_fn(const struct op_desc *d, unsigned char *arena, struct error *err);
-ref_fn ref_conv2d, ref_linear, ref_attention, ref_group_norm, ref_layer_norm, ref_unary, ref_binary, ref_upsample, ref_concat, ref_cast, ref_embed,
-    ref_time_embed, ref_lincomb, ref_guidance, ref_pack_u8, ref_latent_rgb;
+ref_fn ref_conv2d, ref_linear, ref_attention, ref_group_norm, ref_layer_norm, ref_unary, ref_binary, ref_upsample, ref_concat, ref_cast,
+    ref_embed, ref_time_embed, ref_lincomb, ref_guidance, ref_pack_u8, ref_latent_rgb;
