@@ -16,6 +16,10 @@ struct sp_counts { uint64_t connections, refused, relistened, oversize; };
 /* sp_guard_start probes every open listener each PROBE_MS on a thread of its own and listens anew on failure; 0: never. */
 NODISCARD enum status sp_guard_start(int probe_ms, struct error *err);
 void sp_guard_stop(void);
+/* sp_stuck tells whether nng's thread that ends connections has stopped, as the guard's last probe saw it. Version 1.5.2 may do that, rarely, when a connection is
+ * closed while a part of a frame arrives. New connections are still served, but none ends any more: counts and descriptors only grow (the limit
+ * on connections is then off). Only a new process mends it. */
+bool sp_stuck(void);
 
 /* ---- REP: requests in, one reply each */
 struct sp_rep;

@@ -3,6 +3,7 @@
 
 #include "proto/sp_internal.h"
 
+enum { STUCK_MS = 5000 };       /* a closed connection that is not gone by then never goes */
 enum { PROBE_LIMIT_MS = 1000 }; /* a listener that takes longer for eight bytes is dead, even on a loaded machine */
 
 static struct {
@@ -49,14 +50,19 @@ static struct sp_listener *nth(int i)
     return l;
 }
 
+static atomic_bool stuck;
+
+bool sp_stuck(void) { return atomic_load(&stuck); }
+
 static void mend(struct sp_listener *l)
 {
-    if (sp_listener_accepts(l, PROBE_LIMIT_MS) || atomic_load(&l->closed))
+    if (sp_listener_accepts(l, PROBE_LIMIT_MS)) {
+        atomic_store(&stuck, !sp_listener_lets_go(l, STUCK_MS));
         return;
+    }
     struct error err;
-    /* Failed (the folder is gone, no descriptors): the next round tries again. */
-    if (sp_listener_relisten(l, &err) != ST_OK)
-        return;
+    if (atomic_load(&l->closed) || sp_listener_relisten(l, &err) != ST_OK)
+        return; /* failed (the folder is gone, no descriptors): the next round tries again */
 }
 
 /* go_on waits for the next probing; false: ROUND is over. */

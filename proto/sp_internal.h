@@ -38,6 +38,8 @@ NODISCARD enum status sp_listener_open(nng_socket socket, const char *url, enum 
                                        struct sp_listener **ret, struct error *err);
 /* sp_listener_close takes it from the guard and closes the socket on a detached thread, which then calls DONE(ARG) (may be NULL). */
 void sp_listener_close(struct sp_listener *l, void (*done)(void *arg), void *arg);
+/* sp_listener_lets_go waits until the guard's connection to L, which it has closed, has ended for L's socket too. */
+bool sp_listener_lets_go(struct sp_listener *l, int limit_ms);
 void sp_listener_counts(struct sp_listener *l, struct sp_counts *ret);
 /* sp_listener_relisten closes the old listener, removes its socket file and listens anew. Called by the guard. */
 NODISCARD enum status sp_listener_relisten(struct sp_listener *l, struct error *err);
@@ -49,6 +51,8 @@ void sp_guard_del(struct sp_listener *l);
 
 /* sp_close_detached closes SOCKET on a thread of its own (nng_close of 1.5.2 may hang), which then calls DONE(ARG) (may be NULL). */
 void sp_close_detached(nng_socket socket, void (*done)(void *arg), void *arg);
+/* sp_detach runs RUN(ARG) on a thread of its own that nobody waits for; false when none can be had. */
+bool sp_detach(void *(*run)(void *arg), void *arg);
 /* sp_probe connects to PATH and completes the SP handshake as PEER: the answers of sp_alive. With 2 the connection is handed over in RET_FD
  * (NULL: closed). */
 int sp_probe(const char *path, enum sp_peer peer, int limit_ms, int *ret_fd);

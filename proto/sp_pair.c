@@ -9,6 +9,7 @@
 #include "proto/sp_internal.h"
 
 enum { QUEUE_FRAMES = 10000 };
+enum { LAST_WORDS_MS = 500 }; /* how long a closed link waits for its peer to go first, see close_when_quiet */
 static const size_t QUEUE_BYTES = (size_t)64 << 20;
 
 struct frame {
@@ -82,7 +83,7 @@ static void ring(struct sp_pair *p)
 /* start_recv asks for the next frame unless the caller is behind: then the peer's frames wait in its own queue. Lock held. */
 static bool start_recv(struct sp_pair *p)
 {
-    if (p->receiving || p->closed || full(&p->in))
+    if (p->receiving || (full(&p->in) && !p->closed))
         return false;
     return p->receiving = true;
 }
@@ -331,15 +332,39 @@ uint64_t sp_pair_refused(struct sp_pair *p)
     return n;
 }
 
+/* close_when_quiet lets the peer go first. nng 1.5.2 closes a connection badly while a part of a frame arrives: the thread that ends
+ * connections then waits for ever, for every socket of the process. A worker that was killed has left parts of frames behind; they are read
+ * to the end here (see received), and the end closes the connection from the reading side, which is safe. */
+static void *close_when_quiet(void *arg)
+{
+    struct sp_pair *p = arg;
+    struct timespec end;
+    sp_deadline(LAST_WORDS_MS, &end);
+    pthread_mutex_lock(&p->lock);
+    int rv = 0;
+    while (p->connected && !rv)
+        rv = pthread_cond_timedwait(&p->moved, &p->lock, &end);
+    struct sp_listener *l = p->listener;
+    nng_socket socket = p->socket;
+    pthread_mutex_unlock(&p->lock);
+    if (l)
+        sp_listener_close(l, pair_free, p);
+    else
+        sp_close_detached(socket, pair_free, p);
+    return NULL;
+}
+
 void sp_pair_close(struct sp_pair *p)
 {
     if (!p)
         return;
     pthread_mutex_lock(&p->lock);
     p->closed = true; /* WAKE is not called after this */
+    drop_all(&p->out);
+    drop_all(&p->in);
+    bool start = start_recv(p);
     pthread_mutex_unlock(&p->lock);
-    if (p->listener)
-        sp_listener_close(p->listener, pair_free, p);
-    else
-        sp_close_detached(p->socket, pair_free, p);
+    if (start)
+        nng_recv_aio(p->socket, p->recv_aio);
+    sp_detach(close_when_quiet, p);
 }

@@ -93,19 +93,25 @@ static void *close_thread(void *arg)
     return NULL;
 }
 
+bool sp_detach(void *(*run)(void *arg), void *arg)
+{
+    pthread_attr_t a;
+    pthread_t t;
+    pthread_attr_init(&a);
+    pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
+    bool runs = pthread_create(&t, &a, run, arg) == 0;
+    pthread_attr_destroy(&a);
+    return runs;
+}
+
 void sp_close_detached(nng_socket socket, void (*done)(void *arg), void *arg)
 {
     struct closing *c = malloc(sizeof *c);
     if (!c)
         return; /* out of memory: the socket stays open until the process ends */
     *c = (struct closing){socket, done, arg};
-    pthread_attr_t a;
-    pthread_t t;
-    pthread_attr_init(&a);
-    pthread_attr_setdetachstate(&a, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&t, &a, close_thread, c))
+    if (!sp_detach(close_thread, c))
         free(c);
-    pthread_attr_destroy(&a);
 }
 
 /* ---- probing */
@@ -243,6 +249,7 @@ static bool detach_own(struct sp_listener *l, nng_pipe p)
     bool own = l->own_pipe == nng_pipe_id(p);
     if (own)
         l->own_pipe = 0;
+    pthread_cond_signal(&l->attached);
     pthread_mutex_unlock(&l->lock);
     return own;
 }
@@ -270,13 +277,26 @@ bool sp_listener_accepts(struct sp_listener *l, int limit_ms)
     return accepted;
 }
 
+bool sp_listener_lets_go(struct sp_listener *l, int limit_ms)
+{
+    struct timespec end;
+    sp_deadline(limit_ms, &end);
+    pthread_mutex_lock(&l->lock);
+    int rv = 0;
+    while (l->own_pipe && !rv)
+        rv = pthread_cond_timedwait(&l->attached, &l->lock, &end);
+    bool gone = !l->own_pipe;
+    pthread_mutex_unlock(&l->lock);
+    return gone;
+}
+
 static void limit_connections(nng_pipe p, nng_pipe_ev event, void *arg)
 {
     struct sp_listener *l = arg;
     if (event == NNG_PIPE_EV_REM_POST) {
         if (!detach_own(l, p))
             atomic_fetch_sub(&l->open, 1);
-    } else if (!attach_own(l, p) && atomic_fetch_add(&l->open, 1) >= (uint64_t)l->max_connections) {
+    } else if (!attach_own(l, p) && atomic_fetch_add(&l->open, 1) >= (uint64_t)l->max_connections && !sp_stuck()) {
         atomic_fetch_add(&l->refused, 1);
         nng_pipe_close(p);
     }

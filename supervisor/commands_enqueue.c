@@ -105,6 +105,16 @@ static const char *own_text(const json_t *j, char **ret, struct error *err)
     return *ret;
 }
 
+/* check_bytes: all of an item has to fit into one frame of a worker's link. */
+static enum status check_bytes(const char *name, const char *text, struct error *err)
+{
+    _Static_assert(3 * GRAPH_MAX_BYTES < LIMIT_LINK_BYTES, "graph, data and workflow travel together");
+    size_t n = text ? strlen(text) : 0;
+    if (n > GRAPH_MAX_BYTES)
+        return FAIL(err, TOO_LARGE, "batch: '%s' is JSON of %zu bytes, the limit is %d; split the batch", name, n, (int)GRAPH_MAX_BYTES);
+    return ST_OK;
+}
+
 static enum status fill(struct enqueue_op *e, const struct batch *b, const json_t *keys, struct error *err)
 {
     const json_t *args = e->request->args, *batch = json_object_get(args, "batch");
@@ -127,6 +137,9 @@ static enum status fill(struct enqueue_op *e, const struct batch *b, const json_
     }
     if (err->code)
         return err->code;
+    TRY(check_bytes("graph", e->graph, err));
+    TRY(check_bytes("data", e->data, err));
+    TRY(check_bytes("workflow", e->workflow, err));
     return body_hash(args, e->args.body_hash, err);
 }
 

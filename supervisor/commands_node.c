@@ -281,7 +281,17 @@ void command_snapshot(struct request *r)
 
 /* ---- pause and resume, durable */
 
-struct pause_op { struct store_op op; struct request *request; bool paused; char device[80]; };
+struct pause_op { struct store_op op; struct request *request; bool paused, was; char device[80]; };
+
+/* set_paused pauses or resumes the queue or P's device in memory; true if it was paused. */
+static bool set_paused(struct supervisor *sup, const struct pause_op *p, bool paused)
+{
+    bool was = sup->paused;
+    if (p->device[0])
+        return pool_pause(sup->pool, p->device, paused);
+    sup->paused = paused;
+    return was;
+}
 
 static enum status run_pause(struct queue *q, struct store_op *op, struct error *err)
 {
@@ -296,24 +306,22 @@ static void pause_done(struct store_op *op, enum status st, const struct error *
     struct pause_op *p = (struct pause_op *)op;
     struct request *r = p->request;
     struct supervisor *sup = r->sup;
-    const char *name = p->device;
-    struct error e;
-    if (st == ST_OK && p->device[0])
-        st = pool_pause(sup->pool, p->device, p->paused, &name, &e);
+    const char *device = p->device[0] ? p->device : NULL;
     if (st != ST_OK) {
-        request_fail(r, err->code ? err : &e);
+        if (p->paused)
+            set_paused(sup, p, p->was);
+        request_fail(r, err);
         free(p);
         return;
     }
-    if (!p->device[0])
-        sup->paused = p->paused;
-    const struct ev_field fields[] = {EV_S("device", p->device[0] ? name : NULL)};
+    set_paused(sup, p, p->paused);
+    const struct ev_field fields[] = {EV_S("device", device)};
     relay_event(sup->relay, "ev/queue ", p->paused ? "queue_paused" : "queue_resumed", fields, 1);
     pool_dispatch(sup->pool);
     struct wr *w = request_result(r);
     wr_map(w, 2);
     wr_kbool(w, "paused", p->paused);
-    wr_kstr(w, "device", p->device[0] ? name : NULL);
+    wr_kstr(w, "device", device);
     wr_end(w);
     request_send(r);
     free(p);
@@ -338,6 +346,8 @@ static void pause_or_resume(struct request *r, bool paused)
     p->request = r;
     p->paused = paused;
     snprintf(p->device, sizeof p->device, "%s", name);
+    if (paused)
+        p->was = set_paused(r->sup, p, true);    /* at once: no claim that is asked for from here on may start an item after the answer */
     store_submit(r->sup->store, &p->op);
 }
 
@@ -407,7 +417,8 @@ void command_drain(struct request *r)
 {
     struct supervisor *sup = r->sup;
     answer_state(r, "draining");
-    supervisor_drain(sup);
+    if (sup->state == RUN_SERVING)    /* a request that was sent twice must not stop what may end */
+        supervisor_drain(sup);
 }
 
 void command_shutdown(struct request *r)

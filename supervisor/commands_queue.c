@@ -324,6 +324,7 @@ struct change_op {
     int64_t *ids;
     size_t n_ids;
     const char **texts;
+    int64_t max_queue_size;         /* as configured when the request came */
 };
 
 static void change_free(struct change_op *c)
@@ -394,7 +395,7 @@ static void submit_change(struct request *r, store_write_fn *run, const char *ev
         fail_memory(r);
         return;
     }
-    *c = (struct change_op){.op = {.run = run, .done = change_done}, .request = r, .event = event};
+    *c = (struct change_op){.op = {.run = run, .done = change_done}, .request = r, .event = event, .max_queue_size = r->sup->config->max_queue_size};
     c->n_ids = ids ? json_array_size(ids) : json_array_size(batches);
     c->ids = calloc(c->n_ids + 1, sizeof *c->ids);
     c->texts = calloc(c->n_ids + 1, sizeof *c->texts);
@@ -448,8 +449,7 @@ void command_cancel_all_except_current(struct request *r)
 static enum status run_retry(struct queue *q, struct store_op *op, struct error *err)
 {
     struct change_op *c = (struct change_op *)op;
-    return queue_retry(q, c->ids, c->n_ids, json_flag(c->request->args, "again", false), c->request->sup->config->max_queue_size, supervisor_now_ms(),
-                       &c->changes, err);
+    return queue_retry(q, c->ids, c->n_ids, json_flag(c->request->args, "again", false), c->max_queue_size, supervisor_now_ms(), &c->changes, err);
 }
 
 void command_retry(struct request *r)

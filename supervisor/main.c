@@ -1,4 +1,5 @@
 /* galleyd: the supervisor's command line. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +128,8 @@ int main(int argc, char **argv)
         return code;
     sup.private_fd = o.private_fd;
     sup.ready_fd = o.ready_fd;
+    for (int i = 0; i < 2; i++)    /* they say that this process lives: no child may hold them */
+        (void)fcntl(i ? o.ready_fd : o.private_fd, F_SETFD, FD_CLOEXEC);
     if (configure(&sup, &o, &err) != ST_OK) {
         LOGE("bad configuration", "error=\"%s\"", err.message);
         return 2;

@@ -55,18 +55,33 @@ static void later(struct pool *p, int64_t wall_ms)
     loop_timer_set(p->later, delay > 1 ? delay : 1);
 }
 
-/* values_text returns the substituted values of an item as JSON text (caller frees), NULL when it has none. */
-static char *values_text(const struct claim_result *c)
+/* batch_data returns the parsed data of C's batch (borrowed); it is kept for the next items of the same batch. */
+static enum status batch_data(struct pool *p, const struct claim_result *c, const json_t **ret, struct error *err)
 {
-    struct error e;
-    json_t *data;
-    if (!c->batch->data || json_parse(c->batch->data, c->batch->data_len, GRAPH_MAX_BYTES, &data, &e) != ST_OK)
-        return NULL;
-    json_t *values = batch_values(data, c->ordinal);
-    char *text = values ? json_text(values) : NULL;
-    json_decref(values);
-    json_decref(data);
-    return text;
+    if (p->data_of != c->batch) {
+        json_t *data;
+        TRY(json_parse(c->batch->data, c->batch->data_len, GRAPH_MAX_BYTES, &data, err));
+        json_decref(p->data);
+        batch_text_unref(p->data_of);
+        p->data = data;
+        p->data_of = batch_text_ref(c->batch);
+    }
+    *ret = p->data;
+    return ST_OK;
+}
+
+/* values_text writes the substituted values of an item as JSON text (caller frees), NULL when it has none. */
+static enum status values_text(struct pool *p, const struct claim_result *c, char **ret, struct error *err)
+{
+    const json_t *data;
+    *ret = NULL;
+    if (!c->batch->data)
+        return ST_OK;
+    TRY(batch_data(p, c, &data, err));
+    AUTO_JSON *values = batch_values(data, c->ordinal);
+    if (!values || !(*ret = json_text(values)))
+        return FAIL(err, OUT_OF_MEMORY, "out of memory for the values of item %lld", (long long)c->item_id);
+    return ST_OK;
 }
 
 /* random_seed is the same on every attempt of an item, and another for every item. */
@@ -84,7 +99,8 @@ static uint64_t random_seed(const struct claim_result *c)
 static enum status send_assign(struct slot *s, const struct claim_result *c, struct error *err)
 {
     char staging[700];
-    char *values = values_text(c);
+    char *values;
+    TRY(values_text(s->pool, c, &values, err));
     const struct batch_text *b = c->batch;
     outputs_staging(s->pool->sup->paths.outputs, c->item_id, c->epoch, staging, sizeof staging);
     enum status st = slot_send(s, &(struct link_message){LINK_ASSIGN, .ASSIGN = {
@@ -95,12 +111,13 @@ static enum status send_assign(struct slot *s, const struct claim_result *c, str
     return st;
 }
 
-/* assign gives a claimed item to the slot that claimed it; if the slot has gone meanwhile the item goes back, its attempt not counted. */
+/* assign gives a claimed item to the slot that claimed it; if the slot has gone meanwhile, or the node stops, the item goes back, its attempt not
+ * counted. */
 static void assign(struct slot *s, struct claim_result *c)
 {
     struct error err = {0};
-    bool here = s->link && (s->state == SLOT_READY || s->state == SLOT_BUSY);
-    enum status st = here ? slot_event(s, SLOT_ON_ASSIGNED) ? ST_OK : ST_BAD_STATE : FAIL(&err, BAD_STATE, "its worker ended");
+    bool here = s->link && !s->pool->stopping && (s->state == SLOT_READY || s->state == SLOT_BUSY);
+    enum status st = here ? slot_event(s, SLOT_ON_ASSIGNED) ? ST_OK : ST_BAD_STATE : FAIL(&err, BAD_STATE, "its worker ended, or the node stops");
     if (st == ST_OK) {
         s->work = (struct work){.item = c->item_id, .epoch = c->epoch, .attempt = c->attempt};
         progress_reset(s);
@@ -259,7 +276,8 @@ static void finish_done(struct store_op *op, enum status st, const struct error 
     }
     s->work = (struct work){0};
     progress_reset(s);
-    if (same_process && !(st == ST_OK && f->claim.found && s->state == SLOT_BUSY))
+    bool goes_on = st == ST_OK && f->claim.found && s->state == SLOT_BUSY && !s->pool->stopping;
+    if (same_process && !goes_on)
         slot_event(s, SLOT_ON_FINISHED);
     if (st == ST_OK)
         supervisor_changed(sup, &f->changes, false);
@@ -271,8 +289,10 @@ static void finish_done(struct store_op *op, enum status st, const struct error 
     } else {
         if (st == ST_OK && f->claim.next_ms)
             later(s->pool, f->claim.next_ms);
-        claim(s);
+        pool_dispatch(s->pool);    /* what was requeued may suit another slot */
     }
+    if (st == ST_OK && f->finish_status != ST_OK)
+        relay_forget(sup->relay, f->item);    /* deleted meanwhile: its end is not told */
     finish_free(f);
 }
 
@@ -395,6 +415,8 @@ static void ended_done(struct store_op *op, enum status st, const struct error *
     for (size_t i = 0; i < e->changes.n; i++)
         if (e->changes.v[i].not_before)
             later(e->pool, e->changes.v[i].not_before);
+    if (!e->changes.n)
+        relay_forget(e->pool->sup->relay, e->item);    /* deleted meanwhile: its end is not told */
     outputs_discard(e->pool->sup->paths.outputs, e->item, e->epoch);
     pool_dispatch(e->pool);
     change_list_fini(&e->changes);
@@ -450,6 +472,8 @@ enum status pool_restart(struct pool *p, const char *device, struct error *err)
     struct slot *s = find(p, device, err);
     if (!s)
         return ST_NOT_FOUND;
+    if (s->state == SLOT_LOST)
+        return FAIL(err, BAD_STATE, "device '%s' is fenced: %s", s->device.name, s->reason);
     s->n_faults = 0;
     s->backoff_ms = 0;
     if (s->state == SLOT_QUARANTINED || s->state == SLOT_OFF) {
@@ -465,15 +489,14 @@ enum status pool_restart(struct pool *p, const char *device, struct error *err)
     return ST_OK;
 }
 
-enum status pool_pause(struct pool *p, const char *device, bool paused, const char **ret_name, struct error *err)
+bool pool_pause(struct pool *p, const char *device, bool paused)
 {
-    struct slot *s = find(p, device, err);
-    if (!s)
-        return ST_NOT_FOUND;
-    s->paused = paused;
-    *ret_name = s->device.name;
-    claim(s);
-    return ST_OK;
+    struct error ignored;
+    struct slot *s = find(p, device, &ignored);
+    bool was = s && s->paused;
+    if (s)
+        s->paused = paused;
+    return was;
 }
 
 enum status pool_name(struct pool *p, const char *device, const char **ret_name, struct error *err)
@@ -493,7 +516,7 @@ void pool_stop(struct pool *p, bool keep_running)
         s->keep_off = true;
         if (s->state == SLOT_BACKOFF || s->state == SLOT_QUARANTINED)
             slot_event(s, SLOT_ON_CLOSE);
-        else if (!s->work.item || !keep_running)
+        else if (s->work.item ? !keep_running : s->state != SLOT_STOPPING)    /* an idle one that was told to end keeps its grace */
             slot_kill(s, !s->work.item, END_DRAIN, "the node stops");
     }
 }
@@ -517,7 +540,7 @@ bool pool_idle(const struct pool *p)
 bool pool_able(const struct pool *p)
 {
     for (int i = 0; i < p->n; i++)
-        if (p->slots[i].state == SLOT_READY || p->slots[i].state == SLOT_BUSY)
+        if (!p->slots[i].paused && (p->slots[i].state == SLOT_READY || p->slots[i].state == SLOT_BUSY))
             return true;
     return false;
 }
@@ -621,7 +644,10 @@ void pool_summary(const struct pool *p, char *ret, size_t size)
     for (int i = 0; i < p->n; i++) {
         const struct slot *s = &p->slots[i];
         size_t at = strlen(ret);
-        if (s->state != SLOT_READY && s->state != SLOT_BUSY && at + 1 < size)
+        bool works = s->state == SLOT_READY || s->state == SLOT_BUSY;
+        if (works && s->paused && at + 1 < size)
+            snprintf(ret + at, size - at, "%s%s is paused: 'galley workers resume %s' goes on", at ? "; " : "", s->device.name, s->device.name);
+        else if (!works && at + 1 < size)
             snprintf(ret + at, size - at, "%s%s is %s%s%s", at ? "; " : "", s->device.name, slot_state_name(s->state), s->reason[0] ? ": " : "", s->reason);
     }
 }

@@ -20,17 +20,18 @@ void pool_start(struct pool *p);
 void pool_dispatch(struct pool *p);
 /* pool_cancel tells the slot that runs ITEM at EPOCH to stop: cancel frame, then TERM, then KILL. */
 void pool_cancel(struct pool *p, int slot, int64_t item, int64_t epoch);
-/* pool_restart replaces the worker of a device (name or slot number): its item is requeued. NOT_FOUND names the devices there are. */
+/* pool_restart replaces the worker of a device (name or slot number): its item is requeued. NOT_FOUND names the devices there are; BAD_STATE:
+ * the old process does not end. */
 NODISCARD enum status pool_restart(struct pool *p, const char *device, struct error *err);
-/* pool_pause stops or resumes starts on one device; the caller makes it durable. */
-NODISCARD enum status pool_pause(struct pool *p, const char *device, bool paused, const char **ret_name, struct error *err);
+/* pool_pause stops or resumes starts on the device of that name; the caller makes it durable. True if it was paused. */
+bool pool_pause(struct pool *p, const char *device, bool paused);
 /* pool_name returns the device name for a name or slot number. NOT_FOUND names the devices there are. */
 NODISCARD enum status pool_name(struct pool *p, const char *device, const char **ret_name, struct error *err);
 /* pool_stop ends the workers. KEEP_RUNNING: running items may finish; otherwise they are requeued at once. */
 void pool_stop(struct pool *p, bool keep_running);
 bool pool_stopped(const struct pool *p);             /* no process is left */
 bool pool_idle(const struct pool *p);                /* no item runs, no claim or finish is under way */
-bool pool_able(const struct pool *p);                /* at least one slot is ready or busy */
+bool pool_able(const struct pool *p);                /* at least one slot is ready or busy, and not paused */
 int pool_count(const struct pool *p);
 /* pool_write writes the list of worker rows. */
 void pool_write(const struct pool *p, struct wr *w);

@@ -71,7 +71,7 @@ static int64_t next_item_seq(struct relay *r, int64_t item)
     return ++s->seq;
 }
 
-static void forget_item(struct relay *r, int64_t item)
+void relay_forget(struct relay *r, int64_t item)
 {
     if (!r->cap_seqs)
         return;
@@ -101,7 +101,7 @@ static void drop_oldest(struct relay *r)
 
 static void keep(struct relay *r, int64_t item, const char *map, size_t n)
 {
-    char *copy = malloc(n);
+    char *copy = n ? malloc(n) : NULL;
     if (!copy)
         n = 0;    /* a reader sees the gap in the numbers and takes a snapshot */
     else
@@ -186,7 +186,7 @@ void relay_item_event(struct relay *r, int64_t item, int attempt, const char *de
                                     EV_I("attempt", attempt), EV_S("device", device)};
     publish(r, topic, item, head, sizeof head / sizeof head[0], fields, n);
     if (last)
-        forget_item(r, item);
+        relay_forget(r, item);
 }
 
 void relay_preview(struct relay *r, int attempt, const struct link_PREVIEW *p)
@@ -290,6 +290,7 @@ static void on_poll_timer(void *arg)
             answer(r, p->token, p->form, &p->poll);
             free(p);
         } else {
+            p->poll.since = r->next_seq - 1;    /* so far nothing is for it: neither to be read again nor lost */
             soonest = p->until_ms < soonest ? p->until_ms : soonest;
             link = &p->next;
         }

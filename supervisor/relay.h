@@ -37,6 +37,8 @@ NODISCARD enum status relay_new(struct loop *loop, const struct relay_args *a, s
 void relay_event(struct relay *r, const char *topic, const char *event, const struct ev_field *fields, size_t n);
 /* relay_item_event publishes an event of ITEM on "ev/item/ITEM ". LAST: the item has ended, its numbering may be forgotten. */
 void relay_item_event(struct relay *r, int64_t item, int attempt, const char *device, const char *event, const struct ev_field *fields, size_t n, bool last);
+/* relay_forget ends the numbering of an item that goes without an event of its own. */
+void relay_forget(struct relay *r, int64_t item);
 void relay_preview(struct relay *r, int attempt, const struct link_PREVIEW *p);
 int64_t relay_seq(const struct relay *r);         /* of the newest event */
 

@@ -1,7 +1,7 @@
 /* A slot's process: start, frames, health, stop ladder, death. */
 #include "supervisor/slot.h"
 
-#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,8 @@
 #include "common/log.h"
 #include "common/subprocess.h"
 #include "proto/limits.h"
+
+enum { TAKE_MAX = 256 };    /* frames of one worker before the loop looks at other things again */
 
 static const struct config *cfg(const struct slot *s)
 {
@@ -147,8 +149,11 @@ static enum status start(struct slot *s, struct error *err)
     enum status st = spawn(s, url, err);
     if (st == ST_OK)
         st = loop_fd_add(sup->loop, s->pidfd, EPOLLIN, on_exit_fd, s, err);
-    if (st != ST_OK && s->pid)
+    if (st != ST_OK && s->pid) {
         kill(s->pid, SIGKILL);
+        waitpid(s->pid, NULL, 0);
+        close(s->pidfd);
+    }
     return st;
 }
 
@@ -192,8 +197,9 @@ void slot_start(struct slot *s)
 static void on_hello(struct slot *s, const struct link_HELLO *m)
 {
     if (m->protocol != LINK_PROTOCOL) {
-        snprintf(s->reason, sizeof s->reason, "speaks link protocol %llu, galleyd %d: install both from one build", (unsigned long long)m->protocol, LINK_PROTOCOL);
-        slot_kill(s, false, END_STOP, s->reason);
+        char reason[160];
+        snprintf(reason, sizeof reason, "speaks link protocol %llu, galleyd %d: install both from one build", (unsigned long long)m->protocol, LINK_PROTOCOL);
+        slot_kill(s, false, END_CRASH, reason);
         return;
     }
     if (slot_event(s, SLOT_ON_HELLO)) {
@@ -284,15 +290,25 @@ static void take_frame(struct slot *s, const void *bytes, size_t n)
     take(s, &m);
 }
 
-void slot_on_wake(void *arg)
+/* take_frames acts on at most MAX frames; false: none is left. */
+static bool take_frames(struct slot *s, int max)
 {
-    struct slot *s = arg;
     void *frame;
     size_t n;
-    while (s->link && s->state != SLOT_LOST && sp_pair_take(s->link, &frame, &n)) {
+    for (int i = 0; i < max; i++) {
+        if (!s->link || s->state == SLOT_LOST || !sp_pair_take(s->link, &frame, &n))
+            return false;
         take_frame(s, frame, n);
         free(frame);
     }
+    return true;
+}
+
+void slot_on_wake(void *arg)
+{
+    struct slot *s = arg;
+    if (take_frames(s, TAKE_MAX))
+        loop_wake_ring(s->wake);    /* a flood of one worker must not keep the loop from the others */
 }
 
 /* ---- the end of a process */
@@ -373,13 +389,14 @@ static void on_exit_fd(void *arg, uint32_t events)
     siginfo_t info = {0};
     char how[120];
     (void)events;
-    if (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0)
+    if (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         return;
-    slot_on_wake(s);    /* what it said before it died counts */
+    take_frames(s, INT_MAX);    /* what it said before it died counts */
     describe_exit(&info, how, sizeof how);
     int code = info.si_code == CLD_EXITED ? info.si_status : -1;
-    bool expected = s->state == SLOT_STOPPING || s->pool->stopping;
-    kill(-s->pid, SIGKILL);
+    bool expected = s->pool->stopping || (s->state == SLOT_STOPPING && s->end_why != END_CRASH && s->end_why != END_HANG);
+    kill(-s->pid, SIGKILL);    /* before the reaping: until then the session is surely the worker's */
+    waitid(P_PID, (id_t)s->pid, &info, WEXITED);
     loop_fd_del(s->pool->sup->loop, s->pidfd);
     close(s->pidfd);
     sp_pair_close(s->link);
@@ -392,8 +409,11 @@ static void on_exit_fd(void *arg, uint32_t events)
     if (!expected)
         LOGW("worker died", "slot=%d device=%s pid=%d how=%s", s->index, s->device.name, (int)s->pid, how);
     s->pid = 0;
+    s->cancel_until = s->term_until = s->lost_at = 0;
     if (code == 3)
         s->end_why = END_DEVICE_LOST;
+    else if (code == 4 && s->end_why == END_CRASH)
+        s->end_why = END_OUT_OF_MEMORY;
     bool quarantine = account(s, how);
     if (!s->end_reason[0])
         snprintf(s->reason, sizeof s->reason, "%s", how);
@@ -474,7 +494,8 @@ int64_t slot_check(struct slot *s, int64_t now)
 {
     if (s->state == SLOT_BACKOFF && !s->keep_off && now >= s->start_at)
         slot_start(s);
-    int64_t next = sooner(check_health(s, now), check_ladder(s, now));
+    int64_t next = check_health(s, now);    /* first: it may set the ladder up */
+    next = sooner(next, check_ladder(s, now));
     if (s->work.item)
         next = sooner(next, progress_flush(s, false));
     return s->state == SLOT_BACKOFF && !s->keep_off ? sooner(next, s->start_at) : next;

@@ -62,6 +62,8 @@ struct pool {
     uint64_t next_launch;
     struct ended_op *unrecorded;     /* ends of attempts that the store could not take */
     int64_t record_at;
+    struct batch_text *data_of;      /* the batch of the last item with values, and its data parsed */
+    json_t *data;
     struct loop_timer *timer;
     struct loop_timer *later;        /* the earliest postponed item */
 };

@@ -2,6 +2,7 @@
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +90,8 @@ static void check_disk(struct supervisor *sup)
         return;
     if (sup->disk_low)
         LOGE("nothing is started", "reason=\"%s\"", sup->disk_text);
-    node_event(sup, sup->disk_low ? "disk_low" : "serving", sup->disk_low ? sup->disk_text : NULL);
+    if (sup->state == RUN_SERVING)
+        node_event(sup, sup->disk_low ? "disk_low" : "serving", sup->disk_low ? sup->disk_text : NULL);
     pool_dispatch(sup->pool);
 }
 
@@ -119,7 +121,40 @@ void supervisor_changed(struct supervisor *sup, const struct change_list *change
         bool told = bulk && c->to == ITEM_CANCELED && (c->from == ITEM_PENDING || c->from == ITEM_HELD);
         if (c->from != ITEM_GONE && c->to != ITEM_GONE && !told)
             change_event(sup, c);
+        else if (c->from != ITEM_GONE)
+            relay_forget(sup->relay, c->item_id);
     }
+}
+
+/* ---- event numbers, reserved in blocks */
+
+struct seq_op { struct store_op op; struct supervisor *sup; int64_t upto; };
+
+static enum status run_seq(struct queue *q, struct store_op *op, struct error *err)
+{
+    return queue_meta_set_int(q, "event_seq", ((struct seq_op *)op)->upto, err);
+}
+
+static void seq_done(struct store_op *op, enum status st, const struct error *err)
+{
+    struct seq_op *s = (struct seq_op *)op;
+    if (st != ST_OK) {
+        LOGW("event numbers not reserved, to be tried again", "error=\"%s\"", err->message);
+        s->sup->seq_again = true;
+    }
+    free(op);
+}
+
+static void reserve_seq(void *arg, int64_t upto)
+{
+    struct supervisor *sup = arg;
+    struct seq_op *s = calloc(1, sizeof *s);
+    sup->seq_upto = upto;
+    sup->seq_again = !s;
+    if (!s)
+        return;
+    *s = (struct seq_op){{.run = run_seq, .done = seq_done}, sup, upto};
+    store_submit(sup->store, &s->op);
 }
 
 /* ---- house-keeping */
@@ -153,6 +188,8 @@ static void on_house(void *arg)
     struct supervisor *sup = arg;
     int64_t stuck = store_stuck_ms(sup->store);
     check_disk(sup);
+    if (sup->seq_again)
+        reserve_seq(sup, sup->seq_upto);
     pool_dispatch(sup->pool);    /* backstop: nothing claimable waits longer than this */
     if (stuck > sup->config->watchdog_ms) {
         LOGE("the store does not answer", "ms=%lld", (long long)stuck);
@@ -231,57 +268,78 @@ void supervisor_shutdown(struct supervisor *sup)
 
 /* ---- reload */
 
-/* A rescan of the models: the probe runs on the reader's thread, so that the loop goes on. */
-struct rescan_op { struct store_op op; struct supervisor *sup; json_t *probe; supervisor_rescan_fn *done; void *arg; };
+/* A rescan of the models: the probe runs on a thread of its own, so that loop and store go on however long it takes. */
+struct rescan {
+    struct supervisor *sup;
+    pthread_t thread;
+    struct loop_wake *wake;
+    supervisor_rescan_fn *done;
+    void *arg;
+    json_t *probe;
+    enum status status;
+    struct error err;
+};
 
-static enum status read_rescan(struct queue_reader *q, struct store_op *op, struct error *err)
+static void *rescan_main(void *arg)
 {
-    struct rescan_op *r = (struct rescan_op *)op;
-    (void)q;
-    return probe_run(r->sup->models_dir, r->sup->paths.data, &r->probe, err);
+    struct rescan *r = arg;
+    r->status = probe_run(r->sup->models_dir, r->sup->paths.data, &r->probe, &r->err);
+    loop_wake_ring(r->wake);
+    return NULL;
 }
 
-static void rescan_done(struct store_op *op, enum status st, const struct error *err)
+static void on_rescanned(void *arg)
 {
-    struct rescan_op *r = (struct rescan_op *)op;
+    struct rescan *r = arg;
     struct models *fresh;
-    struct error e = *err;
-    if (st == ST_OK)
-        st = models_new(r->probe, &fresh, &e);
-    if (st == ST_OK) {
+    pthread_join(r->thread, NULL);
+    r->sup->rescanning = false;
+    if (r->status == ST_OK)
+        r->status = models_new(r->probe, &fresh, &r->err);
+    if (r->status == ST_OK) {
         models_free(r->sup->models);
         r->sup->models = fresh;
         LOGI("configuration and models read again", "models=%zu", json_array_size(models_list(fresh)));
     } else {
-        LOGE("models not read again, the old list stays", "error=\"%s\"", e.message);
+        LOGE("models not read again, the old list stays", "error=\"%s\"", r->err.message);
     }
     json_decref(r->probe);
     if (r->done)
-        r->done(r->arg, st, &e);
+        r->done(r->arg, r->status, &r->err);
+    loop_wake_free(r->wake);
     free(r);
+}
+
+static enum status rescan_start(struct supervisor *sup, supervisor_rescan_fn *done, void *arg, struct error *err)
+{
+    struct rescan *r = calloc(1, sizeof *r);
+    if (!r)
+        return FAIL(err, OUT_OF_MEMORY, "out of memory for a reload");
+    *r = (struct rescan){.sup = sup, .done = done, .arg = arg};
+    enum status s = loop_wake_new(sup->loop, on_rescanned, r, &r->wake, err);
+    if (s == ST_OK && pthread_create(&r->thread, NULL, rescan_main, r) != 0)
+        s = FAIL(err, OUT_OF_MEMORY, "cannot start a thread for a reload");
+    if (s != ST_OK) {
+        loop_wake_free(r->wake);
+        free(r);
+    }
+    sup->rescanning = s == ST_OK;
+    return s;
 }
 
 enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, supervisor_rescan_fn *done, void *arg, struct error *err)
 {
     struct config *fresh;
     enum log_level level = LOG_INFO;
-    struct rescan_op *r = calloc(1, sizeof *r);
-    if (!r)
-        return FAIL(err, OUT_OF_MEMORY, "out of memory for a reload");
-    enum status s = config_load(sup->config_file[0] ? sup->config_file : NULL, sup->paths.config, &fresh, err);
-    if (s == ST_OK) {
-        s = config_reload(sup->config, fresh, ret_restart, err);
-        config_free(fresh);
-    }
-    if (s != ST_OK) {
-        free(r);
-        return s;
-    }
+    if (sup->rescanning)
+        return FAIL(err, BUSY, "a reload is under way: try again when it has ended");
+    TRY(config_load(sup->config_file[0] ? sup->config_file : NULL, sup->paths.config, &fresh, err));
+    enum status s = config_reload(sup->config, fresh, ret_restart, err);
+    config_free(fresh);
+    TRY(s);
     log_level_from_name(sup->config->log_level, &level);
     log_setup("galleyd", level, strcmp(sup->config->log_format, "json") == 0);
-    *r = (struct rescan_op){{.read = read_rescan, .done = rescan_done}, sup, NULL, done, arg};
-    store_read(sup->store, &r->op);
-    return ST_OK;
+    return rescan_start(sup, done, arg, err);
 }
 
 static void on_signal(void *arg, int signo)
@@ -385,30 +443,6 @@ static enum status open_queue(struct supervisor *sup, const struct device *devic
     return store_start(q, reader, ring_store, sup, &sup->store, err);
 }
 
-struct seq_op { struct store_op op; int64_t upto; };
-
-static enum status run_seq(struct queue *q, struct store_op *op, struct error *err)
-{
-    return queue_meta_set_int(q, "event_seq", ((struct seq_op *)op)->upto, err);
-}
-
-static void seq_done(struct store_op *op, enum status st, const struct error *err)
-{
-    if (st != ST_OK)
-        LOGW("event numbers not reserved", "error=\"%s\"", err->message);
-    free(op);
-}
-
-static void reserve_seq(void *arg, int64_t upto)
-{
-    struct supervisor *sup = arg;
-    struct seq_op *s = calloc(1, sizeof *s);
-    if (!s)
-        return;
-    *s = (struct seq_op){{.run = run_seq, .done = seq_done}, upto};
-    store_submit(sup->store, &s->op);
-}
-
 static void answer_poll(void *arg, uint64_t token, enum wr_form form, const struct buf *reply)
 {
     struct supervisor *sup = arg;
@@ -455,11 +489,8 @@ static enum status start(struct supervisor *sup, struct error *err)
     struct relay_args relay = {sup->paths.run, boot.first_seq, reserve_seq, answer_poll, sup};
     TRY(relay_new(sup->loop, &relay, &sup->relay, err));
     TRY(pool_new(sup, devices, n, &sup->pool, err));
-    for (int i = 0; i < n; i++) {
-        const char *name;
-        if (boot.paused_slots[i])
-            TRY(pool_pause(sup->pool, devices[i].name, true, &name, err));
-    }
+    for (int i = 0; i < n; i++)
+        pool_pause(sup->pool, devices[i].name, boot.paused_slots[i]);
     TRY(control_new(sup, &sup->control, err));
     TRY(sp_guard_start((int)sup->config->listener_probe_ms, err));
     if (sup->private_fd >= 0)

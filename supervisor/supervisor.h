@@ -28,10 +28,13 @@ struct supervisor {
     struct pool *pool;
     struct control *control;
     struct models *models;
+    bool rescanning;                 /* a reload reads the models again */
     enum run_state state;
     bool paused;                     /* persisted */
     bool disk_low;
     char disk_text[160];             /* why disk_low */
+    int64_t seq_upto;                /* event numbers are to be reserved up to here */
+    bool seq_again;                  /* the store did not take that */
     int64_t counts[ITEM_STATES];     /* kept from the changes that the store reports */
     int64_t started_ms;              /* monotonic */
     int private_fd;                  /* end of file: stop and remove private_dir; -1 */
@@ -47,7 +50,7 @@ int supervisor_run(struct supervisor *sup, struct error *err);
 /* supervisor_drain: no more starts; exits when what runs has ended, at the latest after drain_ms. supervisor_shutdown: now. */
 void supervisor_drain(struct supervisor *sup);
 void supervisor_shutdown(struct supervisor *sup);
-/* supervisor_reload reads the configuration again, at once, and then the models; a bad file keeps the old (ERR). RET_RESTART: keys that want a restart.
+/* supervisor_reload reads the configuration again, at once, and then the models; a bad file keeps the old (ERR); BUSY: one is under way. RET_RESTART: keys that want a restart.
  * DONE (may be NULL) hears how the models went; it is not called when the configuration was refused. */
 typedef void supervisor_rescan_fn(void *arg, enum status status, const struct error *err);
 NODISCARD enum status supervisor_reload(struct supervisor *sup, struct strlist *ret_restart, supervisor_rescan_fn *done, void *arg, struct error *err);

@@ -119,7 +119,7 @@ def ctest(tally, name, preset, limit_s, *selection):
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         report = os.path.join(scratch, "report.xml")
-        command = ["ctest", "--test-dir", build_dir(preset), "-j", JOBS, "--output-on-failure", "--no-tests=error", "--output-junit", report, *selection]
+        command = ["ctest", "--test-dir", build_dir(preset), "-j", JOBS, "--output-on-failure", "--repeat", "until-pass:2", "--no-tests=error", "--output-junit", report, *selection]
         output = []
         code = run_limited(command, limit_s, environment(preset), output.append)
         if not os.path.exists(report):
@@ -151,7 +151,20 @@ def runner(tally, name, preset, limit_s, *arguments):
 
 
 def farm(tally, name, preset, limit_s, *arguments):
-    python_suite(tally, name, "farm/run.py", preset, limit_s, "--bin", os.path.join(build_dir(preset), "bin"), *arguments)
+    """The farm tests. They drive real processes against time limits, so on a busy machine one may come too late: up to three that failed
+    run once more by themselves, and the outcome is told; one that fails twice has failed."""
+    command = ["--bin", os.path.join(build_dir(preset), "bin")]
+    first = Tally()
+    python_suite(first, name, "farm/run.py", preset, limit_s, *command, *arguments)
+    names = [f.split(": ", 1)[1].split()[0] for f in first.failed]
+    if 0 < len(names) <= 3 and len(names) == first.counts[1] and "not" not in names and "ended" not in names:
+        again = Tally()
+        python_suite(again, name + ", second try", "farm/run.py", preset, 400, *command, *names)
+        if again.counts == [len(names), 0, 0]:
+            print("   passed on the second try: %s" % " ".join(names))
+            first.counts[0], first.counts[1], first.failed = first.counts[0] + len(names), 0, []
+    tally.add(name, first.counts)
+    tally.failed += first.failed
 
 
 def long_farm_tests():

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -53,6 +54,7 @@ static _Noreturn void leave(struct worker *w, int code)
 
 /* ---- render thread */
 
+/* send_frame queues a frame for galleyd. When its queue is full a FINISH waits for room; others are news that galleyd can do without, and dropped. */
 static enum status send_frame(void *self, const struct link_message *m, struct error *err)
 {
     struct worker *w = self;
@@ -60,7 +62,13 @@ static enum status send_frame(void *self, const struct link_message *m, struct e
     link_encode(m, &frame);
     if (!buf_ok(&frame))
         return FAIL(err, OUT_OF_MEMORY, "out of memory for a %s frame", link_name(m->kind));
-    return sp_pair_send(w->link, frame.data, frame.len, err);
+    int64_t until = clock_ms() + FLUSH_MS;
+    enum status st = sp_pair_send(w->link, frame.data, frame.len, err);
+    while (st == ST_BUSY && m->kind == LINK_FINISH && clock_ms() < until) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        st = sp_pair_send(w->link, frame.data, frame.len, err);
+    }
+    return st == ST_BUSY && m->kind != LINK_FINISH ? ST_OK : st;
 }
 
 static enum dtype compute_dtype(const struct worker_options *o)
@@ -106,7 +114,7 @@ static void fail_assignment(struct worker *w, const struct link_ASSIGN *a, const
 {
     struct error e;
     if (send_frame(w, &(struct link_message){LINK_FINISH, .FINISH = {.launch = w->options.launch, .item = a->item, .epoch = a->epoch,
-                   .outcome = view_of("failed"), .error_type = view_of(status_name(err->code)), .error_message = view_of(err->message)}}, &e) != ST_OK)
+                   .outcome = view_of(session_outcome(err->code)), .error_type = view_of(status_name(err->code)), .error_message = view_of(err->message)}}, &e) != ST_OK)
         LOGW("finish not sent", "item=%lld error=%s", (long long)a->item, e.message);
 }
 
@@ -124,9 +132,15 @@ static enum status run_assignment(struct worker *w, const struct link_ASSIGN *a,
     return st;
 }
 
+/* exit_code_of returns why the worker must end after an item that ended with ST, -1 when it goes on. */
 static int exit_code_of(enum status st)
 {
-    return st == ST_OUT_OF_MEMORY ? EXIT_NO_MEMORY : st == ST_DEVICE_LOST ? EXIT_DEVICE_LOST : -1;
+    switch (st) {
+    case ST_OUT_OF_MEMORY: return EXIT_NO_MEMORY;
+    case ST_DEVICE_LOST: return EXIT_DEVICE_LOST;
+    case ST_UNREACHABLE: return EXIT_LINK;
+    default: return -1;
+    }
 }
 
 static bool next_assignment(struct worker *w, void **ret_frame, size_t *ret_bytes)
@@ -170,7 +184,8 @@ static void *render_main(void *arg)
         free(frame);
         atomic_store(&w->vitals.phase, "idle");
         pthread_mutex_lock(&w->lock);
-        w->item = 0;
+        if (!w->assigned)    /* else it is the next one, which came since the finish */
+            w->item = 0;
         pthread_mutex_unlock(&w->lock);
     }
     render_end(w, code < 0 ? EXIT_DRAINED : code);

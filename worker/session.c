@@ -337,7 +337,7 @@ static enum status run_graph(struct session *s, struct error *err)
     }
 }
 
-static const char *outcome_of(enum status st)
+const char *session_outcome(enum status st)
 {
     switch (st) {
     case ST_OK: return "completed";
@@ -354,7 +354,7 @@ static void send_finish(struct session *s, enum status st, const struct error *e
     char *session_text = session ? json_text(session) : NULL;
     char *files = s->output ? json_text(output_files(s->output)) : NULL;
     send(s, &(struct link_message){LINK_FINISH, .FINISH = {
-        .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .outcome = view_of(outcome_of(st)),
+        .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .outcome = view_of(session_outcome(st)),
         .error_type = view_of(st == ST_OK ? NULL : status_name(st)), .error_message = view_of(st == ST_OK ? NULL : err->message),
         .session = view_of(session_text), .files = view_of(files), .busy_ms = clock_ms() - s->started_ms}});
     json_decref(session);
@@ -396,5 +396,7 @@ enum status session_run(const struct session_env *env, const struct link_ASSIGN 
     }
     send_finish(&s, st, err);
     session_fini(&s);
-    return st;
+    if (s.send_status == ST_OK)
+        return st;
+    return s.send_status == ST_OUT_OF_MEMORY ? FAIL(err, OUT_OF_MEMORY, "out of memory for a frame") : FAIL(err, UNREACHABLE, "the link takes no frames");
 }

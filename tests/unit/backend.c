@@ -390,6 +390,18 @@ static void cpu_refuses(void **state)
     spec = (struct backend_spec){.device = "cpu:1048576", .cores = cores, .n_cores = 1, .compute = DT_F32};
     assert_int_equal(backend_cpu.open(&spec, &b, &err), ST_NO_DEVICE);
     assert_says(err.message, "1048576");
+    spec = (struct backend_spec){.device = "cpu:0", .n_cores = 1, .compute = DT_F32};
+    const char *set = getenv("GALLEY_CPU_ISA");
+    char *before = set ? strdup(set) : NULL;
+    setenv("GALLEY_CPU_ISA", "mmx", 1);
+    assert_int_equal(backend_cpu.open(&spec, &b, &err), ST_BAD_CONFIG);
+    assert_says(err.message, "GALLEY_CPU_ISA is \"mmx\"");
+    assert_says(err.message, "plain");
+    if (before)
+        setenv("GALLEY_CPU_ISA", before, 1);
+    else
+        unsetenv("GALLEY_CPU_ISA");
+    free(before);
     assert_null(b);
 }
 

@@ -1,3 +1,4 @@
 galley_unit(unit_supervisor SOURCES supervisor_devices.c LIBS galley_supervisor)
 galley_unit(unit_worker_fsm SOURCES supervisor_fsm.c LIBS galley_supervisor)
 galley_unit(unit_supervisor_models SOURCES supervisor_models.c LIBS galley_supervisor)
+galley_unit(unit_supervisor_relay SOURCES supervisor_relay.c LIBS galley_supervisor)

@@ -1,5 +1,5 @@
 /* The backend contract: arithmetic on a device that may have its own memory and asynchronous streams. `ref` (plain C, has every
- * op, the judge), `cpu` (oneDNN) and `cuda` (a module) are one const struct backend_api each.
+ * op, the judge), `cpu` (own vector kernels) and `cuda` (a module) are one const struct backend_api each.
  *
  * Rules that hold for every backend:
  * - A struct bmem is device memory. Nobody but the backend dereferences it; the host sees data through upload and download only.

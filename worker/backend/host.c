@@ -8,7 +8,10 @@
 
 #include "worker/backend/check.h"
 
-enum { HUGE_FROM = 4 << 20 };
+enum {
+    HUGE_FROM = 4 << 20,      /* worth huge pages */
+    CHECK_FROM = 16 << 20     /* worth asking the system what is free: less would not be refused anyway */
+};
 
 /* cgroup_number reads the one number of a control file of the cgroup that the mount shows, SIZE_MAX for "max" or no file. */
 static size_t cgroup_number(const char *name)
@@ -53,14 +56,16 @@ enum status host_memory(struct backend *b, struct backend_memory *ret, struct er
 enum status host_mem_new(struct backend *b, size_t bytes, struct bmem **ret, struct error *err)
 {
     struct host_backend *h = (struct host_backend *)b;
-    struct backend_memory now;
-    TRY(host_memory(b, &now, err));
-    struct bmem *m = NULL;
+    struct backend_memory now = {.free_bytes = SIZE_MAX};
+    if (bytes >= CHECK_FROM)
+        TRY(host_memory(b, &now, err));
+    struct bmem *m = bytes <= now.free_bytes ? calloc(1, sizeof *m) : NULL;
     void *data = MAP_FAILED;
-    if (bytes <= now.free_bytes && (m = calloc(1, sizeof *m)) != NULL)
+    if (m)
         data = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) {
         free(m);
+        TRY(host_memory(b, &now, err));
         return FAIL(err, OUT_OF_MEMORY, "out of memory: %zu bytes needed, %zu free", bytes, now.free_bytes);
     }
     if (bytes >= HUGE_FROM)

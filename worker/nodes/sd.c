@@ -8,6 +8,8 @@
 #include "worker/engine/noise.h"
 #include "worker/nodes/node_list.h"
 
+enum { MAX_SKIPPED = 1000 };    /* layers of a text encoder; the model's own number is less */
+
 /* unsupported_input fails when an input of a later part is connected. */
 static enum status unsupported_input(const json_t *value, const char *field, struct error *err)
 {
@@ -48,9 +50,12 @@ enum status node_clip_skip(const struct node_services *ns, const json_t *inputs,
     (void)ns;
     struct clip_skip_inputs in;
     TRY(clip_skip_inputs_read(inputs, &in, err));
+    int64_t before = json_int(in.clip, "skipped_layers", 0);
+    if (before < 0 || before > MAX_SKIPPED || in.skipped_layers > MAX_SKIPPED)
+        return FAIL(err, NODE_FAILED, "field 'skipped_layers': %lld after %lld exceeds the limit of %d", (long long)in.skipped_layers, (long long)before, MAX_SKIPPED);
     json_t *clip = json_copy((json_t *)in.clip);
     if (clip)
-        json_object_set_new(clip, "skipped_layers", json_integer(json_int(in.clip, "skipped_layers", 0) + in.skipped_layers));
+        json_object_set_new(clip, "skipped_layers", json_integer(before + in.skipped_layers));
     return give(json_pack("{s:s s:o}", "type", "clip_skip_output", "clip", clip), ret, err);
 }
 

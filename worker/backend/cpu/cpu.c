@@ -4,24 +4,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* pick_kernels returns the best kernels of this processor; GALLEY_CPU_ISA (plain, avx2, avx512) sets the most that may be used, so that
- * pictures can be compared between machines. */
-static const struct kernels *pick_kernels(void)
+/* pick_kernels returns the best kernels of this processor. GALLEY_CPU_ISA (plain, avx2, avx512) in the environment sets the most that may
+ * be used, so that pictures can be compared between machines. */
+static enum status pick_kernels(const struct kernels **ret, struct error *err)
 {
-    const struct kernels *best = &kernels_plain;
+    const struct kernels *known[] = {
+        &kernels_plain,
 #if defined __x86_64__
+        &kernels_avx2,
+        &kernels_avx512,
+#endif
+    };
+    int most = (int)(sizeof known / sizeof *known) - 1, can = 0;
     const char *limit = getenv("GALLEY_CPU_ISA");
-    int most = !limit ? 2 : !strcmp(limit, "plain") ? 0 : !strcmp(limit, "avx2") ? 1 : 2;
+    if (limit && *limit) {
+        while (most >= 0 && strcmp(known[most]->name, limit) != 0)
+            most--;
+        if (most < 0)
+            return FAIL(err, BAD_CONFIG, "GALLEY_CPU_ISA is \"%.32s\": this build knows plain%s", limit,
+                        sizeof known > sizeof *known ? ", avx2, avx512" : "");
+    }
+#if defined __x86_64__
     __builtin_cpu_init();
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* and F16C, which is older than AVX2 */
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512bw");
-    if (avx2 && most >= 1)
-        best = &kernels_avx2;
-    if (avx512 && most >= 2)
-        best = &kernels_avx512;
+    can = avx512 ? 2 : avx2 ? 1 : 0;
 #endif
-    return best;
+    *ret = known[can < most ? can : most];
+    return ST_OK;
 }
 
 /* settle confines the calling thread, and so the pool's, to the spec's cores, and returns how many threads to use in *RET. */
@@ -68,9 +79,10 @@ static enum status cpu_open(const struct backend_spec *spec, struct backend **re
         return FAIL(err, OUT_OF_MEMORY, "out of memory for a backend");
     b->host.base.api = &backend_cpu;
     b->host.reserve_bytes = spec->reserve_bytes;
-    b->k = pick_kernels();
     int threads = 1;
-    enum status st = settle(spec, &threads, err);
+    enum status st = pick_kernels(&b->k, err);
+    if (st == ST_OK)
+        st = settle(spec, &threads, err);
     if (st == ST_OK)
         st = pool_new(threads, &b->pool, err);
     if (st != ST_OK) {

@@ -75,8 +75,7 @@ static inline int ceil_int(int64_t a, int64_t b) { return (int)((a + b - 1) / b)
 
 /* cpu_weight_floats writes the COUNT elements of W from FIRST on as float32. */
 void cpu_weight_floats(const struct cpu_backend *b, const struct bweight *w, size_t first, size_t count, float *ret);
-/* cpu_vector returns a copy of vector W in float32, PADDED elements, those past its end FILL; all FILL for NULL. NULL when out of memory.
- */
+/* cpu_vector returns vector W in float32, PADDED elements, those past its end FILL; all FILL for NULL. Caller frees; NULL when out of memory. */
 float *cpu_vector(const struct cpu_backend *b, const struct bweight *w, size_t padded, float fill);
 enum packing {
     PACK_PLAIN,

@@ -1,5 +1,9 @@
 /* The inner loops, compiled once per instruction set (plain, AVX2 + FMA, AVX-512) and picked when the backend opens. All float32.
  *
+ * Own loops instead of a library's: oneDNN 2.6.3 on one core of a Zen 3 reached 46 to 86 GFLOP/s in 3x3 convolutions and 73 to 92 in
+ * products, these reach 96 to 99 (160 to 200 by Winograd's method) and 75 to 98, need no compiling at run time, and give the same bits for
+ * any number of threads.
+ *
  * Products go through one micro-kernel, gemm: rows of A are given by pointers (one per tap of a convolution and pixel; padding points at
  * zeros), B is packed in panels of NR = 2 * WIDTH columns, [k][NR], and each sum runs over k in ascending order. So a result depends
  * neither on the tile it falls into nor on the thread. */

@@ -95,7 +95,11 @@ void pool_run(struct pool *p, int tasks, void (*run)(void *arg, int task), void 
     p->open = true;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&p->round, 1, memory_order_release);
-    pthread_cond_broadcast(&p->work);
+    if (tasks > p->started)
+        pthread_cond_broadcast(&p->work);
+    else
+        for (int i = 1; i < tasks; i++)
+            pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->lock);
     take_tasks(p);
     pthread_mutex_lock(&p->lock);

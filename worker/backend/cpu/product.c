@@ -7,8 +7,8 @@
 enum {
     POINTERS_MAX = 4096, /* rows of a block times taps */
     BLOCK_ROWS_MAX = 384,
-    BLOCK_ROWS_MIN = 48,
-    BLOCK_FLOATS = 65536,        /* of x that a block of rows covers: a quarter MiB, half an L2 cache */
+    BLOCK_ROWS_MIN = 96,
+    BLOCK_FLOATS = 32768,        /* of x that a block of rows covers: with the block's part of y it fits an L2 cache */
     PANEL_DEPTH = 2048,          /* rows of a panel that stay in the L2 cache */
     FINISH_ROWS = 48,            /* whole tiles of every kernel */
     INLINE_MULTIPLIES = 1 << 20, /* a product below this is not worth waking anybody */

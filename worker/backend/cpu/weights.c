@@ -7,8 +7,7 @@
 struct weight_layout {
     struct weight_layout *next;
     enum packing packing;
-    size_t bytes;
-    float *data;
+    struct bmem *memory;
 };
 
 enum { PACK_CHUNK = 2048 }; /* elements of one output channel converted at a time */
@@ -102,19 +101,18 @@ static void pack_panel(void *arg, int task)
 static enum status pack(struct cpu_backend *b, struct packer *p, struct weight_layout **ret, struct error *err)
 {
     size_t lanes = p->packing == PACK_GEGLU ? p->nr / 2 : p->nr, panels = ceil_div(p->columns, lanes);
-    size_t bytes = panels * p->nr * p->depth * p->packed_taps * sizeof(float);
-    struct backend_memory now;
-    TRY(host_memory(&b->host.base, &now, err));
-    struct weight_layout *l = bytes <= now.free_bytes ? calloc(1, sizeof *l) : NULL;
-    p->to = l ? aligned_alloc(64, (bytes + 63) / 64 * 64) : NULL;
-    if (!p->to) {
-        free(l);
-        return FAIL(err, OUT_OF_MEMORY, "out of memory packing a weight: %zu bytes needed, %zu free", bytes, now.free_bytes);
+    struct bmem *memory = NULL;
+    enum status st = host_mem_new(&b->host.base, panels * p->nr * p->depth * p->packed_taps * sizeof(float), &memory, err);
+    if (st != ST_OK)
+        return error_prefix(err, "packing a weight");
+    struct weight_layout *l = calloc(1, sizeof *l);
+    if (!l) {
+        host_mem_free(&b->host.base, memory);
+        return FAIL(err, OUT_OF_MEMORY, "out of memory for a weight");
     }
-    if (p->columns % lanes)
-        memset(p->to, 0, bytes);
+    p->to = (float *)(void *)memory->data;          /* zeroed: so are the lanes past the last column */
     pool_run(b->pool, (int)panels, pack_panel, p);
-    *l = (struct weight_layout){.packing = p->packing, .bytes = bytes, .data = p->to};
+    *l = (struct weight_layout){.packing = p->packing, .memory = memory};
     *ret = l;
     return ST_OK;
 }
@@ -143,20 +141,17 @@ enum status cpu_panels(struct cpu_backend *b, const struct bweight *w, enum pack
         TRY(pack(b, &p, &l, err));
         l->next = cache->layouts;
         cache->layouts = l;
-        b->host.used_bytes += l->bytes;
     }
-    *ret = l->data;
+    *ret = (const float *)(const void *)l->memory->data;
     return ST_OK;
 }
 
 void cpu_weight_free(struct backend *backend, struct bweight *w)
 {
-    struct cpu_backend *b = (struct cpu_backend *)backend;
     while (w && w->layouts) {
         struct weight_layout *l = w->layouts;
         w->layouts = l->next;
-        b->host.used_bytes -= l->bytes;
-        free(l->data);
+        host_mem_free(backend, l->memory);
         free(l);
     }
     free(w);
