@@ -14,7 +14,7 @@
 enum { FILE_BYTES = 1 << 20 };
 
 /* Environment names with the prefix that are not configuration. */
-static const char *const own_names[] = {"GALLEY_HOME", "GALLEY_DATA", "GALLEY_CONFIG"};
+static const char *const own_names[] = {"GALLEY_HOME", "GALLEY_DATA", "GALLEY_CPU_ISA"};
 
 void config_free(struct config *c)
 {

@@ -41,7 +41,7 @@ void config_free(struct config *c);
  * of InvokeAI's (then it is listed in IGNORED); a bad value names key, value, bounds, line. On failure C is unchanged. */
 NODISCARD enum status config_read_file(struct config *c, const char *path, struct error *err);
 /* config_read_env puts GALLEY_<KEY> variables over C, values read as YAML. Names that are not keys but the program's own
- * (GALLEY_HOME, GALLEY_DATA, GALLEY_CONFIG) are skipped, others warned about once in WARNINGS. */
+ * (GALLEY_HOME, GALLEY_DATA, GALLEY_CPU_ISA) are skipped, others warned about once in WARNINGS. */
 NODISCARD enum status config_read_env(struct config *c, char *const *env, struct error *err);
 /* config_set puts one value, text read as YAML, over C. */
 NODISCARD enum status config_set(struct config *c, const char *key, const char *text, enum config_origin origin, struct error *err);

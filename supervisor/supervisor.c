@@ -268,6 +268,16 @@ void supervisor_shutdown(struct supervisor *sup)
 
 /* ---- reload */
 
+/* tell_notes logs what the probe found worth telling: folders that are no models, what this build lacks. */
+static void tell_notes(const json_t *probe)
+{
+    size_t i;
+    json_t *note;
+    char text[400];
+    json_array_foreach(json_object_get(probe, "notes"), i, note)
+        LOGI("note", "text=%s", log_quote(json_string_value(note), text, sizeof text));
+}
+
 /* A rescan of the models: the probe runs on a thread of its own, so that loop and store go on however long it takes. */
 struct rescan {
     struct supervisor *sup;
@@ -477,6 +487,7 @@ static enum status start(struct supervisor *sup, struct error *err)
     TRY(loop_signals(sup->loop, (int[]){SIGTERM, SIGINT, SIGHUP, 0}, on_signal, sup, err));
     TRY(make_timers(sup, err));
     TRY(probe_run(sup->models_dir, sup->paths.data, &probe, err));
+    tell_notes(probe);
     enum status s = devices_resolve(&sup->config->generation_devices, probe, devices, &n, err);
     if (s == ST_OK)
         s = models_new(probe, &sup->models, err);

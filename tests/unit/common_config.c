@@ -186,7 +186,7 @@ static void the_environment_is_read_as_yaml(void **state)
     struct error err = {0};
     struct config *c = built_in();
     char *env[] = {"PATH=/bin", "GALLEY_GENERATION_DEVICES=[cpu:0, cpu:1]", "GALLEY_MAX_QUEUE_SIZE=3", "GALLEY_WARM_START=true", "GALLEY_HOME=/x", "GALLEY_DATA=/y",
-                   "GALLEY_CONFIG=/z", "GALLEY_SERVICE_HOST=10.0.0.1", "GALLEY_DRAIN_MS=", "GALLEY_", "GALLEY_NOEQUALS", NULL};
+                   "GALLEY_CPU_ISA=z", "GALLEY_SERVICE_HOST=10.0.0.1", "GALLEY_DRAIN_MS=", "GALLEY_", "GALLEY_NOEQUALS", NULL};
     assert_ok(config_read_env(c, env, &err), err);
     assert_int_equal(c->generation_devices.n, 2);
     assert_string_equal(c->generation_devices.items[0], "cpu:0");

@@ -1,4 +1,4 @@
-/* What a node implementation sees. One file per node family; each node is one function and one row in nodes.c. */
+/* What a node implementation sees. One file per node family; each node is one function, node_TYPE. */
 #pragma once
 #include <jansson.h>
 #include <stdbool.h>
