@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SPIN_NS = 25000 }; /* a helper that is asked again within this time answers without a system call */
+enum { SPIN_NS = 4000 }; /* a helper that is asked again within this time answers without a system call */
 
 struct pool {
     pthread_mutex_t lock;
