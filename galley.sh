@@ -10,8 +10,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 build=$root/build/release
 
-build_packages="cmake ninja-build gcc libc6-dev pkg-config libnng-dev libmsgpack-dev libsqlite3-dev libyaml-dev libpng-dev libdnnl-dev libjansson-dev
-  libutf8proc-dev libsodium-dev libsystemd-dev libchafa-dev"
+build_packages="cmake ninja-build gcc libc6-dev pkg-config libnng-dev libmsgpack-dev libsqlite3-dev libyaml-dev libpng-dev libjansson-dev
+  libutf8proc-dev libsodium-dev libsystemd-dev libchafa-dev libglib2.0-dev"
 test_packages="nng-utils libcmocka-dev python3 python3-numpy"
 full_packages="clang libclang-rt-14-dev"
 

@@ -4,9 +4,6 @@
 #include "proto/sp_internal.h"
 
 enum { STUCK_MS = 5000 }; /* a closed connection that is not gone by then never goes */
-/* A listener that has not taken a connection by then is dead, even on a loaded machine. Listening anew closes the connections that came
- * through it, so a healthy one must not be taken for dead. */
-enum { PROBE_LIMIT_MS = 3000 };
 
 static struct {
     pthread_mutex_t lock;
@@ -59,7 +56,7 @@ bool sp_stuck(void) { return atomic_load(&stuck); }
 static void mend(struct sp_listener *l)
 {
     /* twice: to listen anew ends every connection of the old listener */
-    if (sp_listener_accepts(l, PROBE_LIMIT_MS) || sp_listener_accepts(l, PROBE_LIMIT_MS)) {
+    if (sp_listener_accepts(l)) {
         atomic_store(&stuck, !sp_listener_lets_go(l, STUCK_MS));
         return;
     }

@@ -56,8 +56,10 @@ bool sp_detach(void *(*run)(void *arg), void *arg);
 /* sp_probe connects to PATH and completes the SP handshake as PEER: the answers of sp_alive. With 2 the connection is handed over in RET_FD
  * (NULL: closed). */
 int sp_probe(const char *path, enum sp_peer peer, int limit_ms, int *ret_fd);
-/* sp_listener_accepts connects to L and waits until its socket has the connection: false after LIMIT_MS, and when L cannot be reached. */
-bool sp_listener_accepts(struct sp_listener *l, int limit_ms);
+/* sp_listener_accepts connects to L and waits until its socket has the connection: false when that does not come, or L cannot be reached.
+ * The limits grow with the load of the machine: listening anew closes the connections that came through L, so a healthy one must not be
+ * taken for dead. */
+bool sp_listener_accepts(struct sp_listener *l);
 /* sp_ipc_path returns the path of an ipc:// URL (inside URL), NULL when it is another transport; BAD_CONFIG when it is too long. */
 NODISCARD enum status sp_ipc_path(const char *url, const char **ret_path, struct error *err);
 /* sp_reachable waits until the ipc listener at URL speaks: UNREACHABLE when nobody is there, TIMEOUT when it stays silent for LIMIT_MS. */

@@ -107,7 +107,7 @@ static void on_exit_fd(void *arg, uint32_t events);
 static enum status spawn(struct slot *s, const char *url, struct error *err)
 {
     const struct supervisor *sup = s->pool->sup;
-    char program[PATH_BYTES], launch[24], parent[24], beat[24], cache[24], cores[1500], threads[40];
+    char program[PATH_BYTES], launch[24], parent[24], beat[24], cache[24], cores[1500];
     TRY(subprocess_sibling("galley-worker", program, sizeof program, err));
     snprintf(launch, sizeof launch, "%llu", (unsigned long long)s->launch);
     snprintf(parent, sizeof parent, "%d", (int)getpid());
@@ -115,7 +115,6 @@ static enum status spawn(struct slot *s, const char *url, struct error *err)
     int64_t cache_bytes = (int64_t)(cfg(s)->max_cache_ram_gb * (1 << 30));
     snprintf(cache, sizeof cache, "%lld", (long long)(cache_bytes ? cache_bytes : s->device.memory_bytes / 2 / s->pool->n));
     cores_text(&s->device, cores, sizeof cores);
-    snprintf(threads, sizeof threads, "OMP_NUM_THREADS=%d", s->device.n_cores ? s->device.n_cores : 1);
     char *argv[32] = {program, "--device", s->device.name, "--link", (char *)url, "--launch", launch, "--parent", parent, "--heartbeat-ms", beat,
                       "--outputs", (char *)sup->paths.outputs, "--models-dir", (char *)sup->models_dir, "--data", (char *)sup->paths.data,
                       "--precision", cfg(s)->precision, "--log-level", cfg(s)->log_level, "--log-format", cfg(s)->log_format, "--cache-bytes", cache};
@@ -126,7 +125,7 @@ static enum status spawn(struct slot *s, const char *url, struct error *err)
     }
     if (cfg(s)->warm_start)
         argv[n++] = "--warm-start";
-    const char *settings[] = {threads, "OMP_WAIT_POLICY=passive", "OMP_PROC_BIND=false", "OMP_DYNAMIC=false", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
+    const char *settings[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
     char **env = env_with(settings, sizeof settings / sizeof settings[0]);
     if (!env)
         return FAIL(err, OUT_OF_MEMORY, "out of memory starting a worker");

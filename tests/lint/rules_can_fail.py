@@ -53,11 +53,13 @@ def complaints_about(rule, tree):
 
 
 def linked_against_an_engine():
-    """A program that needs oneDNN, as galleyd: the rule must name the library."""
+    """A program that needs cuDNN (an empty library of that name), as galleyd: the rule must name the library."""
     with tempfile.TemporaryDirectory() as root:
-        write_tree(root, {"bin/x.c": "int main(void) { return 0; }\n"})
-        for program, library in (("galleyd", "-ldnnl"), ("galley", "-lm")):
-            subprocess.run(["gcc", os.path.join(root, "bin/x.c"), "-o", os.path.join(root, "bin", program), "-Wl,--no-as-needed", library], check=True)
+        write_tree(root, {"bin/x.c": "int main(void) { return 0; }\n", "bin/y.c": "int y;\n"})
+        library = os.path.join(root, "libcudnn.so")
+        subprocess.run(["gcc", "-shared", os.path.join(root, "bin/y.c"), "-o", library, "-Wl,-soname,libcudnn.so.9"], check=True)
+        for program, needed in (("galleyd", library), ("galley", "-lm")):
+            subprocess.run(["gcc", os.path.join(root, "bin/x.c"), "-o", os.path.join(root, "bin", program), "-Wl,--no-as-needed", needed], check=True)
         before = os.environ.get("TEST_BUILD_DIR")
         os.environ["TEST_BUILD_DIR"] = root
         try:
@@ -76,5 +78,5 @@ def every_rule_can_fail():
         if len(found) != EXPECTED[name]:
             yield "%s complains %d times about a tree with %d faults: %s" % (name, len(found), EXPECTED[name], found)
     found = linked_against_an_engine()
-    if len(found) != 1 or "libdnnl" not in found[0]:
-        yield "galleyd_links_no_engine does not name libdnnl: %s" % found
+    if len(found) != 1 or "libcudnn" not in found[0]:
+        yield "galleyd_links_no_engine does not name libcudnn: %s" % found

@@ -164,7 +164,7 @@ static enum status cpu_op_new(struct backend *backend, const struct op_desc *des
     op->desc = *desc;
     op->extent = op_extent(desc);
     cpu_prepare *how = desc->kind == OP_CONV2D && cpu_winograd_fits(desc) ? cpu_winograd : prepare[desc->kind];
-    enum status st = how((struct cpu_backend *)backend, op, err);
+    enum status st = how ? how((struct cpu_backend *)backend, op, err) : FAIL(err, UNSUPPORTED, "cpu: no op '%s'", op_name(desc->kind));
     if (st != ST_OK) {
         cpu_op_free(backend, op);
         return st;

@@ -72,6 +72,8 @@ static enum status ref_op_new(struct backend *b, const struct op_desc *desc, str
 {
     (void)b;
     TRY(op_check(desc, err));
+    if (!run[desc->kind])
+        return FAIL(err, UNSUPPORTED, "ref: no op '%s'", op_name(desc->kind));
     struct bop *op = calloc(1, sizeof *op);
     if (!op)
         return FAIL(err, OUT_OF_MEMORY, "out of memory for an op");
