@@ -55,7 +55,6 @@ bool sp_stuck(void) { return atomic_load(&stuck); }
 
 static void mend(struct sp_listener *l)
 {
-    /* twice: to listen anew ends every connection of the old listener */
     if (sp_listener_accepts(l)) {
         atomic_store(&stuck, !sp_listener_lets_go(l, STUCK_MS));
         return;

@@ -225,7 +225,7 @@ def fuzz(tally, seconds=15):
                        "-max_len=20000", "-artifact_prefix=%s/" % build_dir("fuzz"), scratch, corpus]
             command += ["-dict=" + words] if os.path.exists(words) else []
             code = run_limited(command, seconds * 4 + 60, environment("fuzz"), output.append)
-            runs = next((int(line.split(":")[2]) for line in output if "number_of_executed_units" in line), 0)
+            runs = next((int(line.rsplit(":", 1)[1]) for line in output if "number_of_executed_units" in line), 0)
             if code == 0 and runs > 0:
                 tally.add("fuzz", (1, 0, 0))
                 print("   ok   %s: %d inputs" % (target, runs), flush=True)

@@ -143,7 +143,6 @@ static void bad_command_lines(void **state)
         {"render x --nonsense", "--nonsense"},
         {"render x --seed -1", "--seed"},
         {"render x --scheduler nope", "nope"},
-        {"render x --scheduler lcm", "not available"},
         {"render x -o /proc/nowhere/x.png", "/proc/nowhere"},
         {"render x --count 2 -o x.png", "%d"},
         {"render x --init a.png", "--init is not available"},
