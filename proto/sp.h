@@ -72,5 +72,6 @@ NODISCARD enum status sp_sub_also(struct sp_sub *s, const char *url, struct erro
 NODISCARD enum status sp_sub_next(struct sp_sub *s, int limit_ms, void **ret_bytes, size_t *ret_n, struct error *err);
 void sp_sub_close(struct sp_sub *s);
 
-/* sp_alive tells whether a socket file answers: 0 absent, 1 refused (stale), 2 connected and speaks SP, 3 connected but silent within LIMIT_MS, 4 no permission. */
-int sp_alive(const char *ipc_path, int limit_ms);
+/* sp_alive tells whether a process serves a socket file: 0 there is no file, 1 nobody (left over), 2 somebody, 4 no permission. The listener
+ * sees nothing of it: a connection that is made only to be closed again is what deafens nng 1.5.2. */
+int sp_alive(const char *ipc_path);

@@ -66,7 +66,7 @@ static bool wait_connected(struct dialled *d, int limit_ms)
 }
 
 /* connect_socket dials D's open socket and waits for the connection; on failure the socket is closed and D freed. */
-static enum status connect_socket(struct dialled *d, enum sp_peer peer, int limit_ms, struct error *err)
+static enum status connect_socket(struct dialled *d, int limit_ms, struct error *err)
 {
     int64_t end = clock_real_ms() + limit_ms;
     int rv = nng_aio_alloc(&d->aio, NULL, NULL);
@@ -78,7 +78,7 @@ static enum status connect_socket(struct dialled *d, enum sp_peer peer, int limi
         rv = nng_pipe_notify(d->socket, NNG_PIPE_EV_ADD_POST, pipe_changed, d);
     if (!rv)
         rv = nng_pipe_notify(d->socket, NNG_PIPE_EV_REM_POST, pipe_changed, d);
-    enum status s = rv ? SP_FAIL(err, rv, "cannot set up a socket for", d->url) : sp_reachable(d->url, peer, limit_ms, err);
+    enum status s = rv ? SP_FAIL(err, rv, "cannot set up a socket for", d->url) : sp_reachable(d->url, err);
     if (s == ST_OK && (rv = nng_dial(d->socket, d->url, NULL, NNG_FLAG_NONBLOCK)))
         s = SP_FAIL(err, rv, "cannot connect to", d->url);
     if (s == ST_OK) {
@@ -116,7 +116,7 @@ enum status sp_req_dial(const char *url, int limit_ms, struct sp_req **ret, stru
         sp_close_detached(r->d.socket, dialled_fini, r);
         return SP_FAIL(err, rv, "cannot set up a socket for", url);
     }
-    TRY(connect_socket(&r->d, SP_PEER_OF_REP, limit_ms, err));
+    TRY(connect_socket(&r->d, limit_ms, err));
     *ret = r;
     return ST_OK;
 }
@@ -205,7 +205,7 @@ enum status sp_sub_dial(const char *url, const char *const *prefixes, size_t n_p
         sp_close_detached(s->d.socket, dialled_fini, s);
         return SP_FAIL(err, rv, "cannot set up a socket for", url);
     }
-    TRY(connect_socket(&s->d, SP_PEER_OF_PUB, limit_ms, err));
+    TRY(connect_socket(&s->d, limit_ms, err));
     *ret = s;
     return ST_OK;
 }

@@ -53,17 +53,14 @@ void sp_guard_del(struct sp_listener *l);
 void sp_close_detached(nng_socket socket, void (*done)(void *arg), void *arg);
 /* sp_detach runs RUN(ARG) on a thread of its own that nobody waits for; false when none can be had. */
 bool sp_detach(void *(*run)(void *arg), void *arg);
-/* sp_probe connects to PATH and completes the SP handshake as PEER: the answers of sp_alive. With 2 the connection is handed over in RET_FD
- * (NULL: closed). */
-int sp_probe(const char *path, enum sp_peer peer, int limit_ms, int *ret_fd);
 /* sp_listener_accepts connects to L and waits until its socket has the connection: false when that does not come, or L cannot be reached.
  * The limits grow with the load of the machine: listening anew closes the connections that came through L, so a healthy one must not be
  * taken for dead. */
 bool sp_listener_accepts(struct sp_listener *l);
 /* sp_ipc_path returns the path of an ipc:// URL (inside URL), NULL when it is another transport; BAD_CONFIG when it is too long. */
 NODISCARD enum status sp_ipc_path(const char *url, const char **ret_path, struct error *err);
-/* sp_reachable waits until the ipc listener at URL speaks: UNREACHABLE when nobody is there, TIMEOUT when it stays silent for LIMIT_MS. */
-NODISCARD enum status sp_reachable(const char *url, enum sp_peer peer, int limit_ms, struct error *err);
+/* sp_reachable is UNREACHABLE or FORBIDDEN when nobody serves the ipc socket of URL for this user. */
+NODISCARD enum status sp_reachable(const char *url, struct error *err);
 /* sp_deadline fills RET with now (CLOCK_MONOTONIC) + MS; condition variables made by sp_cond_init use that clock. */
 void sp_deadline(int ms, struct timespec *ret);
 void sp_cond_init(pthread_cond_t *c);

@@ -130,77 +130,76 @@ static bool wait_for(int fd, short events, int64_t end)
     }
 }
 
-/* connect_until connects FD; returns 2, or the answer of sp_alive. A full backlog is tried again. */
-static int connect_until(int fd, const char *path, int64_t end)
+/* connect_until connects FD; a full backlog is tried again until END. */
+static bool connect_until(int fd, const char *path, int64_t end)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     memcpy(a.sun_path, path, strlen(path));
     while (connect(fd, (struct sockaddr *)&a, sizeof a)) {
-        if (errno == EINTR)
-            continue;
-        if (errno == EAGAIN) {
-            if (clock_real_ms() >= end)
-                return 3;
+        if (errno == EAGAIN && clock_real_ms() < end)
             poll(NULL, 0, 5);
-            continue;
-        }
-        return errno == ENOENT || errno == ENOTDIR ? 0 : errno == EACCES || errno == EPERM ? 4 : 1;
+        else if (errno != EINTR)
+            return false;
     }
-    return 2;
+    return true;
 }
 
-int sp_probe(const char *path, enum sp_peer peer, int limit_ms, int *ret_fd)
+/* exchange_hellos sends ours and reads theirs, eight bytes each. */
+static bool exchange_hellos(int fd, enum sp_peer peer, int64_t end)
 {
-    if (strlen(path) > LIMIT_IPC_PATH)
-        return 0;
+    const uint8_t hello[8] = {0, 'S', 'P', 0, 0, (uint8_t)peer, 0, 0};
+    uint8_t theirs[8];
+    size_t got = 0;
+    if (send(fd, hello, sizeof hello, MSG_NOSIGNAL) != (ssize_t)sizeof hello)
+        return false;
+    while (got < sizeof theirs && wait_for(fd, POLLIN, end)) {
+        ssize_t n = recv(fd, theirs + got, sizeof theirs - got, 0);
+        if (n <= 0)
+            return false;
+        got += (size_t)n;
+    }
+    return got == sizeof theirs && !memcmp(theirs, hello, 4);
+}
+
+/* shake_hands returns a connection to PATH after its handshake as PEER, -1 when that does not come. */
+static int shake_hands(const char *path, enum sp_peer peer, int limit_ms)
+{
     int64_t end = clock_real_ms() + limit_ms;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return 3;
-    int answer = connect_until(fd, path, end);
-    if (answer == 2) {
-        /* Both sides send eight bytes at once. Ours leave before we read, so the listener sees a whole handshake even though we hang up
-         * after it. */
-        const uint8_t hello[8] = {0, 'S', 'P', 0, 0, (uint8_t)peer, 0, 0};
-        uint8_t theirs[8];
-        size_t got = 0;
-        bool sent = send(fd, hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello;
-        while (sent && got < sizeof theirs && wait_for(fd, POLLIN, end)) {
-            ssize_t n = recv(fd, theirs + got, sizeof theirs - got, 0);
-            if (n <= 0)
-                break;
-            got += (size_t)n;
-        }
-        answer = got == sizeof theirs && !memcmp(theirs, hello, 4) ? 2 : 3;
-    }
-    if (ret_fd && answer == 2)
-        *ret_fd = fd;
-    else
+    if (fd >= 0 && connect_until(fd, path, end) && exchange_hellos(fd, peer, end))
+        return fd;
+    if (fd >= 0)
         close(fd);
+    return -1;
+}
+
+int sp_alive(const char *ipc_path)
+{
+    if (strlen(ipc_path) > LIMIT_IPC_PATH)
+        return 0;
+    /* A datagram socket cannot connect to a stream socket. How the system says so tells whether one is bound to the file (unix(7)). */
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    memcpy(a.sun_path, ipc_path, strlen(ipc_path));
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 2; /* no descriptor to find out with: the connection itself will tell */
+    int answer = connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EPROTOTYPE ? 2
+                 : errno == ENOENT || errno == ENOTDIR                                    ? 0
+                 : errno == EACCES || errno == EPERM                                      ? 4
+                                                                                          : 1;
+    close(fd);
     return answer;
 }
 
-int sp_alive(const char *ipc_path, int limit_ms) { return sp_probe(ipc_path, SP_PEER_OF_REP, limit_ms, NULL); }
-
-enum status sp_reachable(const char *url, enum sp_peer peer, int limit_ms, struct error *err)
+enum status sp_reachable(const char *url, struct error *err)
 {
     const char *path;
     TRY(sp_ipc_path(url, &path, err));
-    if (!path)
-        return ST_OK;
-    int64_t end = clock_real_ms() + limit_ms;
-    for (;;) {
-        int64_t left = end - clock_real_ms();
-        switch (sp_probe(path, peer, left > 500 ? 500 : left > 0 ? (int)left : 0, NULL)) {
-        case 0: return FAIL(err, UNREACHABLE, "no node listens at %s (there is no such socket): is galleyd running?", url);
-        case 1:
-            return FAIL(err, UNREACHABLE, "no node listens at %s (the socket is left over from one that ended): is galleyd running?", url);
-        case 2: return ST_OK;
-        case 4: return FAIL(err, FORBIDDEN, "no permission to use %s: the node belongs to another user", url);
-        default: break;
-        }
-        if (clock_real_ms() >= end)
-            return FAIL(err, TIMEOUT, "the node at %s does not answer within %d ms", url, limit_ms);
+    switch (path ? sp_alive(path) : 2) {
+    case 0: return FAIL(err, UNREACHABLE, "no node listens at %s (there is no such socket): is galleyd running?", url);
+    case 1: return FAIL(err, UNREACHABLE, "no node listens at %s (the socket is left over from one that ended): is galleyd running?", url);
+    case 4: return FAIL(err, FORBIDDEN, "no permission to use %s: the node belongs to another user", url);
+    default: return ST_OK;
     }
 }
 
@@ -260,13 +259,13 @@ bool sp_listener_accepts(struct sp_listener *l)
 {
     /* The handshake alone proves nothing: a deaf listener of 1.5.2 still shakes hands, but its socket never sees the connection. */
     struct timespec end;
-    int fd;
     int64_t begin = clock_real_ms();
     pthread_mutex_lock(&l->lock);
     l->expects_own = true;
     l->own_pipe = 0;
     pthread_mutex_unlock(&l->lock);
-    if (sp_probe(l->path, l->peer, SHAKE_LIMIT_MS, &fd) != 2)
+    int fd = shake_hands(l->path, l->peer, SHAKE_LIMIT_MS);
+    if (fd < 0)
         return false;
     /* The same threads of nng take the connection that shook hands: a few switches later, however slow these are just now. */
     sp_deadline(TAKE_LIMIT_MS + TAKE_PER_SHAKE * (int)(clock_real_ms() - begin), &end);
@@ -314,7 +313,7 @@ static enum status clear_stale(const struct sp_listener *l, struct error *err)
         return errno == ENOENT ? ST_OK : FAIL_ERRNO(err, "cannot look at socket '%s'", l->path);
     if (!S_ISSOCK(st.st_mode))
         return FAIL(err, CONFLICT, "'%s' is in the way of a socket and is no socket: remove it", l->path);
-    if (sp_probe(l->path, l->peer, 1000, NULL) >= 2)
+    if (sp_alive(l->path) >= 2)
         return FAIL(err, BUSY, "socket '%s' is in use: another galleyd runs in this folder", l->path);
     if (unlink(l->path) && errno != ENOENT)
         return FAIL_ERRNO(err, "cannot remove the stale socket '%s'", l->path);

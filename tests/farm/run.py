@@ -120,6 +120,8 @@ def run_one(name, env, slow):
         return "FAIL", "no end within %.0f s" % limit, output
     if left and code in (0, SKIPPED):
         return "FAIL", "left running: %s" % left, output
+    if code < 0:
+        return "FAIL", "ended by signal %d" % -code, output
     return {0: "ok", SKIPPED: "skip"}.get(code, "FAIL"), "" if code == 0 else last_reason(output), output
 
 

@@ -251,12 +251,17 @@ static void a_node_that_is_not_there(void **state)
     strcpy(a.sun_path, url + 6);
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
-    assert_int_equal(sp_alive(url + 6, 100), 1);
+    close(fd);
+    assert_int_equal(sp_alive(url + 6), 1);
     assert_int_equal(sp_req_dial(url, LIMIT_MS, &r, &err), ST_UNREACHABLE);
     assert_non_null(strstr(err.message, "left over"));
     assert_true(clock_real_ms() - begin < LIMIT_MS / 2);
+    assert_int_equal(unlink(url + 6), 0);
+    assert_int_equal(sp_alive(url + 6), 0);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
     listen(fd, 4);
-    assert_int_equal(sp_alive(url + 6, 100), 3);
+    assert_int_equal(sp_alive(url + 6), 2);
     assert_int_equal(sp_req_dial(url, 300, &r, &err), ST_TIMEOUT);
     struct bell bell = {0};
     struct sp_rep *rep;
@@ -265,7 +270,7 @@ static void a_node_that_is_not_there(void **state)
     /* stale now: a listener takes the place */
     struct node n = {0};
     assert_int_equal(sp_rep_listen(url, 1, 100, 1, ring, &n.bell, &n.rep, &err), ST_OK);
-    assert_int_equal(sp_alive(url + 6, LIMIT_MS), 2);
+    assert_int_equal(sp_alive(url + 6), 2);
     assert_int_equal(sp_rep_listen(url, 1, 100, 1, ring, &bell, &rep, &err), ST_BUSY);
     assert_non_null(strstr(err.message, "another galleyd"));
     sp_rep_close(n.rep);
@@ -352,6 +357,21 @@ static void hostile_peers_do_not_stop_the_node(void **state)
     sp_guard_stop();
 }
 
+static void asking_whether_a_node_lives_does_not_harm_it(void **state)
+{
+    (void)state;
+    struct node n = {0};
+    node_start(&n, 4, 1000, 64); /* without the guard */
+    for (int i = 0; i < 500; i++)
+        assert_int_equal(sp_alive(url + 6), 2);
+    for (int i = 0; i < 100; i++)
+        assert_true(answers_within(&n, url, LIMIT_MS));
+    struct sp_counts c;
+    sp_rep_counts(n.rep, &c);
+    assert_int_equal(c.relistened, 0);
+    sp_rep_close(n.rep);
+}
+
 /* The fault the guard is for. Where nng has it (before 1.6), a listener without the guard stays deaf; where it has not, there is nothing to
  * heal. */
 static void connect_and_close_is_healed_by_the_guard(void **state)
@@ -388,7 +408,7 @@ static void a_removed_socket_file_comes_back(void **state)
     node_start(&n, 4, 1000, 64);
     assert_int_equal(sp_guard_start(50, &err), ST_OK);
     assert_int_equal(unlink(url + 6), 0);
-    until(sp_alive(url + 6, 1000) == 2);
+    until(sp_alive(url + 6) == 2);
     assert_true(answers_within(&n, url, LIMIT_MS));
     sp_guard_stop();
     sp_rep_close(n.rep);
@@ -403,7 +423,7 @@ static void connections_are_limited(void **state)
     struct sp_counts c;
     for (int i = 0; i < 8; i++) {
         fd[i] = raw_handshake(url, 0x30);
-        until((sp_rep_counts(n.rep, &c), (int)c.connections > i || (int)c.refused > i - 5));
+        until((sp_rep_counts(n.rep, &c), i < 5 ? (int)c.connections == i + 1 : (int)c.refused == i - 4));
     }
     for (int i = 5; i < 8; i++)
         assert_true(raw_closed(fd[i]));
@@ -520,9 +540,10 @@ static void a_second_peer_is_turned_away(void **state)
     assert_false(sp_pair_lost(a));
     sp_pair_close(b);
     until(sp_pair_lost(a));
-    /* nor does anybody take the place of a peer that has gone */
+    /* Nor does anybody take the place of a peer that has gone: the new one is turned away, or (a deaf listener of nng 1.5.2) never heard. */
     if (sp_pair_dial(url, 1000, 500, ring, &bell, &c, &err) == ST_OK) {
-        until(sp_pair_lost(c));
+        bool heard = sp_pair_send(c, "x", 1, &err) == ST_OK && sp_pair_flush(c, 300) && sp_pair_take(a, &bytes, &n);
+        assert_false(heard);
         sp_pair_close(c);
     }
     sp_pair_close(a);
@@ -781,6 +802,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_node_that_is_not_there),
         cmocka_unit_test(paths_are_checked),
         cmocka_unit_test(a_silent_node_is_a_timeout_and_a_dead_one_is_not),
+        cmocka_unit_test(asking_whether_a_node_lives_does_not_harm_it),
         cmocka_unit_test(hostile_peers_do_not_stop_the_node),
         cmocka_unit_test(connect_and_close_is_healed_by_the_guard),
         cmocka_unit_test(a_removed_socket_file_comes_back),
