@@ -35,9 +35,9 @@ struct sp_rep {
     struct slot slots[];
 };
 
+/* receive asks for the next request; TURN is RECEIVING already. */
 static void receive(struct slot *s)
 {
-    s->turn = RECEIVING;
     nng_aio_set_timeout(s->aio, NNG_DURATION_INFINITE);
     nng_ctx_recv(s->ctx, s->aio);
 }
@@ -173,14 +173,14 @@ void sp_rep_reply(struct sp_rep *r, uint64_t token, const void *bytes, size_t n)
 {
     struct slot *s = &r->slots[(uint32_t)token];
     pthread_mutex_lock(&r->lock);
+    nng_msg *m = NULL;
     bool mine = s->turn == WITH_CALLER && s->generation == token >> 32 && !r->closed;
     if (mine)
-        s->turn = SENDING;
+        s->turn = nng_msg_alloc(&m, n) == 0 ? SENDING : RECEIVING;
     pthread_mutex_unlock(&r->lock);
     if (!mine)
         return;
-    nng_msg *m;
-    if (nng_msg_alloc(&m, n)) {
+    if (!m) {
         nng_pipe_close(s->pipe); /* no memory for a reply: the asker sees the connection end */
         receive(s);
         return;
