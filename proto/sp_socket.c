@@ -77,6 +77,10 @@ void sp_cond_init(pthread_cond_t *c)
 
 /* ---- closing */
 
+/* What has just arrived is still being handled by nng's threads: a close in that moment is the one that version 1.5.2 gets wrong (see
+ * sp_stuck). */
+enum { QUIET_MS = 200 };
+
 struct closing {
     nng_socket socket;
     void (*done)(void *arg);
@@ -87,6 +91,7 @@ static void *close_thread(void *arg)
 {
     struct closing c = *(struct closing *)arg;
     free(arg);
+    poll(NULL, 0, QUIET_MS);
     nng_close(c.socket);
     if (c.done)
         c.done(c.arg);

@@ -91,6 +91,8 @@ void command_status(struct request *r)
     pool_write(r->sup->pool, w);
     wr_key(w, "node");
     write_node(r->sup, w);
+    if (r->sup->sockets_stuck && !slots[0])
+        snprintf(slots, sizeof slots, "closed connections are not let go any more: restart galleyd when it suits");
     wr_kstr(w, "trouble", slots[0] ? slots : NULL);
     wr_end(w);
     request_send(r);

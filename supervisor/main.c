@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -107,6 +108,17 @@ static enum status configure(struct supervisor *sup, const struct options *o, st
     return ST_OK;
 }
 
+/* raise_descriptors takes what the system grants: connections and links cost a descriptor each. */
+static void raise_descriptors(void)
+{
+    enum { WANTED = 65536 };
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur >= WANTED)
+        return;
+    r.rlim_cur = r.rlim_max < WANTED ? r.rlim_max : WANTED;
+    (void)setrlimit(RLIMIT_NOFILE, &r);
+}
+
 static void tell_ignored(const struct config *c)
 {
     for (size_t i = 0; i < c->ignored.n; i++)
@@ -137,6 +149,7 @@ int main(int argc, char **argv)
     log_level_from_name(sup.config->log_level, &level);
     log_setup("galleyd", level, strcmp(sup.config->log_format, "json") == 0);
     tell_ignored(sup.config);
+    raise_descriptors();
     code = supervisor_run(&sup, &err);
     if (code != 0)
         LOGE("galleyd ends", "error=\"%s\"", err.message);

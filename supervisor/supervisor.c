@@ -183,11 +183,21 @@ static void ring_store(void *arg)
     loop_wake_ring(sup->store_wake);
 }
 
+/* check_sockets tells once when nng has lost the thread that ends connections: the node goes on serving, but closed ones pile up. */
+static void check_sockets(struct supervisor *sup)
+{
+    if (sup->sockets_stuck || !sp_stuck())
+        return;
+    sup->sockets_stuck = true;
+    LOGE("closed connections are not let go any more: restart galleyd when it suits", NULL);
+}
+
 static void on_house(void *arg)
 {
     struct supervisor *sup = arg;
     int64_t stuck = store_stuck_ms(sup->store);
     check_disk(sup);
+    check_sockets(sup);
     if (sup->seq_again)
         reserve_seq(sup, sup->seq_upto);
     pool_dispatch(sup->pool);    /* backstop: nothing claimable waits longer than this */

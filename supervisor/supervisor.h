@@ -31,6 +31,7 @@ struct supervisor {
     bool rescanning;                 /* a reload reads the models again */
     enum run_state state;
     bool paused;                     /* persisted */
+    bool sockets_stuck;              /* closed connections pile up: only a new process cures it */
     bool disk_low;
     char disk_text[160];             /* why disk_low */
     int64_t seq_upto;                /* event numbers are to be reserved up to here */

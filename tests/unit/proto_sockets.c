@@ -197,7 +197,7 @@ static void requests_and_replies(void **state)
 {
     (void)state;
     struct node n = {0};
-    node_start(&n, 4, 1000, 8);
+    node_start(&n, 4, 1000, 256);
     struct stat st;
     assert_int_equal(stat(url + 6, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
@@ -343,7 +343,7 @@ static void hostile_peers_do_not_stop_the_node(void **state)
     assert_int_equal(sp_guard_start(50, &err), ST_OK);
     for (int what = 0; what <= 6; what++) {
         struct node n = {0};
-        node_start(&n, 4, 1000, 64);
+        node_start(&n, 4, 1000, 256);
         int held[20];
         for (int i = 0; i < 20; i++)
             held[i] = bad_peer_does(url, what);
@@ -361,10 +361,10 @@ static void asking_whether_a_node_lives_does_not_harm_it(void **state)
 {
     (void)state;
     struct node n = {0};
-    node_start(&n, 4, 1000, 64); /* without the guard */
+    node_start(&n, 4, 1000, 256); /* without the guard */
     for (int i = 0; i < 500; i++)
         assert_int_equal(sp_alive(url + 6), 2);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 20; i++)
         assert_true(answers_within(&n, url, LIMIT_MS));
     struct sp_counts c;
     sp_rep_counts(n.rep, &c);
@@ -380,7 +380,7 @@ static void connect_and_close_is_healed_by_the_guard(void **state)
     struct node n = {0};
     struct error err;
     struct sp_counts c;
-    node_start(&n, 4, 1000, 64);
+    node_start(&n, 4, 1000, 256);
     for (int i = 0; i < 20; i++)
         bad_peer_does(url, 0);
     bool deaf = !answers_within(&n, url, 1000);
@@ -405,7 +405,7 @@ static void a_removed_socket_file_comes_back(void **state)
     (void)state;
     struct node n = {0};
     struct error err;
-    node_start(&n, 4, 1000, 64);
+    node_start(&n, 4, 1000, 256);
     assert_int_equal(sp_guard_start(50, &err), ST_OK);
     assert_int_equal(unlink(url + 6), 0);
     until(sp_alive(url + 6) == 2);
@@ -441,7 +441,7 @@ static void long_requests_close_the_connection(void **state)
     (void)state;
     struct node n = {0};
     struct sp_counts c;
-    node_start(&n, 4, 1000, 8);
+    node_start(&n, 4, 1000, 256);
     char body[1001] = {0};
     int fd = raw_handshake(url, 0x30);
     raw_request(fd, 1000, body, 1000); /* at the limit: served */
@@ -658,7 +658,7 @@ static void links_of_many_killed_workers(void **state)
     (void)state;
     struct error err;
     struct node n = {0};
-    node_start(&n, 4, 1000, 64);
+    node_start(&n, 4, 1000, 256);
     char control[128];
     strcpy(control, url);
     assert_int_equal(sp_guard_start(50, &err), ST_OK);
