@@ -135,8 +135,10 @@ static bool direction_of(uint64_t kind, enum link_direction *ret)
     }
 }
 
-enum status link_decode(const void *bytes, size_t n, bool from_worker, struct link_message *ret, struct error *err)
+enum status link_next(struct view *frame, bool from_worker, struct link_message *ret, struct error *err)
 {
+    const char *bytes = frame->p;
+    size_t n = frame->n;
     struct mp c = mp_open(bytes, n);
     if (mp_array(&c) != 2)
         return FAIL(err, PROTOCOL, "link frame of %zu bytes: not an array of a message number and its fields", n);
@@ -157,9 +159,17 @@ enum status link_decode(const void *bytes, size_t n, bool from_worker, struct li
             return FAIL(err, PROTOCOL, "link message %s, field %llu%s%s at byte %zu: %s", link_name(m.kind), (unsigned long long)field, name ? " " : "", name ? name : "",
                         (size_t)(c.at - (const uint8_t *)bytes), c.fault);
     }
-    mp_done(&c);
     if (!mp_ok(&c))
         return FAIL(err, PROTOCOL, "link message %s at byte %zu: %s", link_name(m.kind), (size_t)(c.at - (const uint8_t *)bytes), c.fault);
+    size_t used = (size_t)(c.at - (const uint8_t *)bytes);
+    *frame = (struct view){bytes + used, n - used};
     *ret = m;
     return ST_OK;
+}
+
+enum status link_decode(const void *bytes, size_t n, bool from_worker, struct link_message *ret, struct error *err)
+{
+    struct view frame = {bytes, n};
+    TRY(link_next(&frame, from_worker, ret, err));
+    return frame.n ? FAIL(err, PROTOCOL, "link message %s: %zu bytes follow it", link_name(ret->kind), frame.n) : ST_OK;
 }

@@ -54,5 +54,8 @@ bool view_is(struct view v, const char *s);
 const char *link_name(enum link_kind k);
 /* link_encode appends the frame of M. Check buf_ok. */
 void link_encode(const struct link_message *m, struct buf *out);
-/* link_decode reads a frame of a peer in the given direction; PROTOCOL names message and field. Views point into BYTES. */
+/* link_next reads the first message of FRAME, from a peer in the given direction, and moves FRAME behind it; PROTOCOL names message and field.
+ * Views point into the frame. */
+NODISCARD enum status link_next(struct view *frame, bool from_worker, struct link_message *ret, struct error *err);
+/* link_decode reads a frame that is one message. */
 NODISCARD enum status link_decode(const void *bytes, size_t n, bool from_worker, struct link_message *ret, struct error *err);

@@ -111,8 +111,9 @@ static enum status send_assign(struct slot *s, const struct claim_result *c, str
     return st;
 }
 
-/* assign gives a claimed item to the slot that claimed it; if the slot has gone meanwhile, or the node stops, the item goes back, its attempt not
- * counted. */
+/* assign gives a claimed item to the slot that claimed it, as soon as the claim is committed: the worker begins while the disk still writes,
+ * for a power failure that undoes the claim ends the worker as well. If the slot has gone meanwhile, or the node stops, the item goes back, its
+ * attempt not counted. */
 static void assign(struct slot *s, struct claim_result *c)
 {
     struct error err = {0};
@@ -141,6 +142,15 @@ static enum status run_claim(struct queue *q, struct store_op *op, struct error 
     return queue_claim(q, &c->args, &c->result, &c->changes, err);
 }
 
+static void claim_committed(struct store_op *op)
+{
+    struct claim_op *c = (struct claim_op *)op;
+    if (c->result.found) {
+        c->slot->settling = true;
+        assign(c->slot, &c->result);
+    }
+}
+
 static void claim_done(struct store_op *op, enum status st, const struct error *err)
 {
     struct claim_op *c = (struct claim_op *)op;
@@ -153,13 +163,12 @@ static void claim_done(struct store_op *op, enum status st, const struct error *
         later(s->pool, supervisor_now_ms() + TICK_MS);
     } else {
         supervisor_changed(s->pool->sup, &c->changes, false);
-        if (c->result.found)
-            assign(s, &c->result);
-        else if (c->result.next_ms)
+        if (!c->result.found && c->result.next_ms)
             later(s->pool, c->result.next_ms);
         if (!c->result.found && again)
             claim(s);
     }
+    slot_settled(s);
     change_list_fini(&c->changes);
     free(c);
 }
@@ -178,6 +187,7 @@ static void claim(struct slot *s)
         return;
     }
     c->op.run = run_claim;
+    c->op.committed = claim_committed;
     c->op.done = claim_done;
     c->slot = s;
     fill_claim(s, &c->args, c->worker);
@@ -210,7 +220,7 @@ struct finish_op {
     struct finish_image *images;
     json_t *files;                   /* holds the texts of IMAGES */
     char *session, *error_message, error_type[64];
-    bool claim_next;
+    bool claim_next, went_on;        /* claim as well; what was claimed runs already, since the commit */
     enum status finish_status;
     struct error finish_error;
     struct claim_args claim_args;
@@ -258,41 +268,70 @@ static void settle_files(struct supervisor *sup, const struct finish_op *f)
         LOGE("pictures not published; the next start tries again", "item=%lld error=%s", (long long)f->item, err.message);
 }
 
+/* leave_work: the slot is done with its item. */
+static void leave_work(struct slot *s)
+{
+    s->finishing = false;
+    s->work = (struct work){0};
+    progress_reset(s);
+}
+
+static bool same_process(const struct finish_op *f)
+{
+    return f->slot->launch == f->launch && f->slot->pid;
+}
+
+/* finish_committed starts the item that was claimed along with the finish. */
+static void finish_committed(struct store_op *op)
+{
+    struct finish_op *f = (struct finish_op *)op;
+    struct slot *s = f->slot;
+    if (!f->claim.found || !same_process(f) || s->state != SLOT_BUSY || s->pool->stopping)
+        return;
+    f->went_on = s->settling = true;
+    leave_work(s);
+    assign(s, &f->claim);
+}
+
+/* free_slot ends the work of a slot that did not go on with the next item. */
+static void free_slot(struct slot *s, struct finish_op *f, bool recorded)
+{
+    bool same = same_process(f);
+    leave_work(s);
+    if (same)
+        slot_event(s, SLOT_ON_FINISHED);
+    if (recorded)
+        supervisor_changed(s->pool->sup, &f->changes, false);
+    if (recorded && f->claim.found)
+        pool_attempt_ended(s->pool, f->claim.item_id, f->claim.epoch, END_STOP, "its worker ended, or the node stops");
+    else if (recorded && f->claim.next_ms)
+        later(s->pool, f->claim.next_ms);
+    pool_dispatch(s->pool);    /* what was requeued may suit another slot */
+}
+
 static void finish_done(struct store_op *op, enum status st, const struct error *err)
 {
     struct finish_op *f = (struct finish_op *)op;
     struct slot *s = f->slot;
     struct supervisor *sup = s->pool->sup;
-    bool same_process = s->launch == f->launch && s->pid;
-    s->finishing = false;
     if (st != ST_OK) {
         LOGE("finish not recorded; the item will run again", "item=%lld error=%s", (long long)f->item, err->message);
-        outputs_discard(sup->paths.outputs, f->item, f->epoch);
+        if (!store_broken(sup->store, NULL))    /* else the next start sees what the disk has */
+            outputs_discard(sup->paths.outputs, f->item, f->epoch);
         pool_attempt_ended(s->pool, f->item, f->epoch, END_STOP, err->message);
     } else {
         if (f->finish_status != ST_OK)
             LOGW("late finish refused", "item=%lld epoch=%lld error=%s", (long long)f->item, (long long)f->epoch, f->finish_error.message);
         settle_files(sup, f);
     }
-    s->work = (struct work){0};
-    progress_reset(s);
-    bool goes_on = st == ST_OK && f->claim.found && s->state == SLOT_BUSY && !s->pool->stopping;
-    if (same_process && !goes_on)
-        slot_event(s, SLOT_ON_FINISHED);
-    if (st == ST_OK)
+    if (!f->went_on)
+        free_slot(s, f, st == ST_OK);
+    else if (st == ST_OK)
         supervisor_changed(sup, &f->changes, false);
-    if (st == ST_OK && f->claim.found) {
-        if (same_process)
-            assign(s, &f->claim);
-        else
-            pool_attempt_ended(s->pool, f->claim.item_id, f->claim.epoch, END_STOP, "its worker ended before the start");
-    } else {
-        if (st == ST_OK && f->claim.next_ms)
-            later(s->pool, f->claim.next_ms);
-        pool_dispatch(s->pool);    /* what was requeued may suit another slot */
-    }
     if (st == ST_OK && f->finish_status != ST_OK)
         relay_forget(sup->relay, f->item);    /* deleted meanwhile: its end is not told */
+    if (f->went_on)
+        slot_settled(s);
     finish_free(f);
 }
 
@@ -360,6 +399,7 @@ void pool_frame_finish(struct slot *s, const struct link_FINISH *m)
         return;
     }
     f->op.run = run_finish;
+    f->op.committed = finish_committed;
     f->op.done = finish_done;
     f->slot = s;
     f->launch = s->launch;

@@ -273,20 +273,22 @@ static uint64_t launch_of(const struct link_message *m)
     }
 }
 
-static void take_frame(struct slot *s, const void *bytes, size_t n)
+static void take_frame(struct slot *s, struct view frame)
 {
-    struct link_message m;
-    struct error err;
-    enum status st = link_decode(bytes, n, true, &m, &err);
-    if (st == ST_OK && launch_of(&m) != s->launch)
-        st = FAIL(&err, PROTOCOL, "frame %s of launch %llu on the link of launch %llu", link_name(m.kind), (unsigned long long)launch_of(&m), (unsigned long long)s->launch);
-    if (st != ST_OK) {
-        LOGE("frame of a worker refused", "slot=%d error=%s", s->index, err.message);
-        slot_kill(s, false, END_CRASH, "sent a frame that breaks the link protocol");
-        return;
-    }
     s->heard_ms = clock_ms();
-    take(s, &m);
+    do {
+        struct link_message m;
+        struct error err;
+        enum status st = link_next(&frame, true, &m, &err);
+        if (st == ST_OK && launch_of(&m) != s->launch)
+            st = FAIL(&err, PROTOCOL, "frame %s of launch %llu on the link of launch %llu", link_name(m.kind), (unsigned long long)launch_of(&m), (unsigned long long)s->launch);
+        if (st != ST_OK) {
+            LOGE("frame of a worker refused", "slot=%d error=%s", s->index, err.message);
+            slot_kill(s, false, END_CRASH, "sent a frame that breaks the link protocol");
+            return;
+        }
+        take(s, &m);
+    } while (frame.n);
 }
 
 /* take_frames acts on at most MAX frames; false: none is left. */
@@ -297,7 +299,7 @@ static bool take_frames(struct slot *s, int max)
     for (int i = 0; i < max; i++) {
         if (!s->link || s->state == SLOT_LOST || !sp_pair_take(s->link, &frame, &n))
             return false;
-        take_frame(s, frame, n);
+        take_frame(s, (struct view){frame, n});
         free(frame);
     }
     return true;
@@ -306,7 +308,7 @@ static bool take_frames(struct slot *s, int max)
 void slot_on_wake(void *arg)
 {
     struct slot *s = arg;
-    if (take_frames(s, TAKE_MAX))
+    if (!s->settling && take_frames(s, TAKE_MAX))
         loop_wake_ring(s->wake);    /* a flood of one worker must not keep the loop from the others */
 }
 
@@ -388,6 +390,11 @@ static void on_exit_fd(void *arg, uint32_t events)
     siginfo_t info = {0};
     char how[120];
     (void)events;
+    if (s->settling) {
+        s->exit_waits = true;
+        loop_fd_del(s->pool->sup->loop, s->pidfd);
+        return;
+    }
     if (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
         return;
     take_frames(s, INT_MAX);    /* what it said before it died counts */
@@ -430,6 +437,19 @@ static void on_exit_fd(void *arg, uint32_t events)
     pool_wake_timer(s->pool);
 }
 
+void slot_settled(struct slot *s)
+{
+    if (!s->settling)
+        return;
+    s->settling = false;
+    s->heard_ms = s->moved_ms = clock_ms();    /* the disk was slow, not the worker */
+    slot_on_wake(s);
+    if (s->exit_waits) {
+        s->exit_waits = false;
+        on_exit_fd(s, EPOLLIN);
+    }
+}
+
 /* ---- limits */
 
 static int64_t sooner(int64_t a, int64_t b)
@@ -447,7 +467,7 @@ static int64_t check_health(struct slot *s, int64_t now)
         slot_kill(s, false, END_HANG, "did not report for duty in time");
         return INT64_MAX;
     }
-    if (s->state != SLOT_READY && s->state != SLOT_BUSY)
+    if ((s->state != SLOT_READY && s->state != SLOT_BUSY) || s->settling)
         return INT64_MAX;
     if (now - s->heard_ms >= cfg(s)->heartbeat_dead_ms) {
         snprintf(reason, sizeof reason, "silent for %lld ms", (long long)(now - s->heard_ms));

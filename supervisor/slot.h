@@ -41,6 +41,8 @@ struct slot {
     struct work work;
     struct progress progress;
     bool claiming, claim_again;      /* a claim is under way; something came meanwhile */
+    bool settling;                   /* the claim of its item is committed, not yet synced and told: what the worker says waits */
+    bool exit_waits;                 /* so does its exit */
     bool finishing;                  /* a finish is under way: a death meanwhile is not the item's */
     int64_t cancel_until, term_until, lost_at;   /* stop ladder, 0: not armed */
     enum attempt_end end_why;        /* how to account the death that is coming */
@@ -74,6 +76,8 @@ void slot_start(struct slot *s);
 /* slot_kill ends the process: by KILL at once, or TERM first. WHY and REASON are how its item is accounted. */
 void slot_kill(struct slot *s, bool term_first, enum attempt_end why, const char *reason);
 void slot_on_wake(void *arg);
+/* slot_settled: the claim of the slot's item is told. Acts on what waited for it. */
+void slot_settled(struct slot *s);
 /* slot_check acts on limits that have passed; returns the next moment (clock_ms) to look again. */
 int64_t slot_check(struct slot *s, int64_t now);
 enum status slot_send(struct slot *s, const struct link_message *m, struct error *err);

@@ -256,6 +256,32 @@ static void on_drain_timer(void *arg)
         loop_timer_set(sup->drain_timer, 20);
 }
 
+struct drain_op { struct store_op op; struct supervisor *sup; };
+
+/* The word that the node drains follows what was claimed before and is not told yet. */
+static enum status nothing_to_write(struct queue *q, struct store_op *op, struct error *err)
+{
+    (void)q, (void)op, (void)err;
+    return ST_OK;
+}
+
+static void tell_draining(struct store_op *op, enum status st, const struct error *err)
+{
+    (void)st, (void)err;
+    struct drain_op *d = (struct drain_op *)op;
+    node_event(d->sup, "draining", NULL);
+    free(d);
+}
+
+static void announce_drain(struct supervisor *sup)
+{
+    struct drain_op *d = calloc(1, sizeof *d);
+    if (!d)
+        return;
+    *d = (struct drain_op){.op = {.run = nothing_to_write, .done = tell_draining}, .sup = sup};
+    store_submit(sup->store, &d->op);
+}
+
 void supervisor_drain(struct supervisor *sup)
 {
     if (sup->state == RUN_DRAINING || sup->state == RUN_STOPPING) {
@@ -266,7 +292,7 @@ void supervisor_drain(struct supervisor *sup)
     sup->state = RUN_DRAINING;
     sup->drain_until_ms = clock_ms() + sup->config->drain_ms;
     notify("STOPPING=1");
-    node_event(sup, "draining", NULL);
+    announce_drain(sup);
     pool_stop(sup->pool, true);
     loop_timer_set(sup->drain_timer, 0);
 }

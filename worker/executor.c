@@ -331,21 +331,18 @@ static enum status check_complete(const struct executor *x, struct error *err)
 
 enum status executor_next(struct executor *x, const struct prepared **ret, struct error *err)
 {
-    if (x->failed) {
-        *ret = NULL;
+    *ret = NULL;
+    if (x->failed)
         return ST_OK;
-    }
     struct copy *c = ready_next(x);
     if (!c) {
         TRY(executor_expand(x, err));
         c = ready_next(x);
     }
     if (!c)
-        TRY(check_complete(x, err));
-    else
-        TRY(set_inputs(x, c, err));
-    *ret = c ? &c->p : NULL;
-    return ST_OK;
+        return check_complete(x, err);
+    *ret = &c->p;
+    return set_inputs(x, c, err);
 }
 
 /* What an iterate or collect worked on is in its results too, so the session does without it. */

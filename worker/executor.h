@@ -34,8 +34,8 @@ NODISCARD enum status executor_new(const struct graph *g, const char *session_id
 void executor_free(struct executor *x);                            /* accepts NULL */
 /* executor_next prepares the next ready node, valid until executor_free: RET NULL when the session is complete or failed. Of the ready ones the next is of
  * the class that ran last, else of the alphabetically first class; within a class in order of iteration. NODE_FAILED names node (id and type) and
- * field when an edge value does not fit its field or a required input is missing; the error is then recorded in the session as InvokeAI words it.
- * TOO_LARGE past a limit above. */
+ * field when an edge value does not fit its field or a required input is missing: RET is then that node, and the error recorded in the session as InvokeAI
+ * words it. TOO_LARGE past a limit above. */
 NODISCARD enum status executor_next(struct executor *x, const struct prepared **ret, struct error *err);
 /* executor_complete stores OUTPUT (an object with "type"; borrowed, shared from now on) of the prepared node. TOO_LARGE past EXECUTOR_MAX_VALUES. */
 NODISCARD enum status executor_complete(struct executor *x, const struct prepared *p, json_t *output, struct error *err);

@@ -54,21 +54,27 @@ static _Noreturn void leave(struct worker *w, int code)
 
 /* ---- render thread */
 
-/* send_frame queues a frame for galleyd. When its queue is full a FINISH waits for room; others are news that galleyd can do without, and dropped. */
-static enum status send_frame(void *self, const struct link_message *m, struct error *err)
+/* send_frame queues a frame for galleyd. When its queue is full, what MUST_ARRIVE waits for room; the rest is news that galleyd can do without,
+ * and dropped. */
+static enum status send_frame(void *self, struct view frame, bool must_arrive, struct error *err)
 {
     struct worker *w = self;
+    int64_t until = clock_ms() + FLUSH_MS;
+    enum status st = sp_pair_send(w->link, frame.p, frame.n, err);
+    while (st == ST_BUSY && must_arrive && clock_ms() < until) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        st = sp_pair_send(w->link, frame.p, frame.n, err);
+    }
+    return st == ST_BUSY && !must_arrive ? ST_OK : st;
+}
+
+static enum status send_message(struct worker *w, const struct link_message *m, struct error *err)
+{
     AUTO_BUF frame = BUF_INIT;
     link_encode(m, &frame);
     if (!buf_ok(&frame))
         return FAIL(err, OUT_OF_MEMORY, "out of memory for a %s frame", link_name(m->kind));
-    int64_t until = clock_ms() + FLUSH_MS;
-    enum status st = sp_pair_send(w->link, frame.data, frame.len, err);
-    while (st == ST_BUSY && m->kind == LINK_FINISH && clock_ms() < until) {
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-        st = sp_pair_send(w->link, frame.data, frame.len, err);
-    }
-    return st == ST_BUSY && m->kind != LINK_FINISH ? ST_OK : st;
+    return send_frame(w, (struct view){frame.data, frame.len}, m->kind == LINK_FINISH, err);
 }
 
 static enum dtype compute_dtype(const struct worker_options *o)
@@ -104,7 +110,7 @@ static void send_models(struct worker *w)
     struct error e;
     json_t *keys = model_cache_keys(w->models);
     char *text = json_text(keys);
-    if (send_frame(w, &(struct link_message){LINK_MODELS, .MODELS = {.launch = w->options.launch, .models = view_of(text)}}, &e) != ST_OK)
+    if (send_message(w, &(struct link_message){LINK_MODELS, .MODELS = {.launch = w->options.launch, .models = view_of(text)}}, &e) != ST_OK)
         LOGW("resident models not reported", "error=%s", e.message);
     free(text);
     json_decref(keys);
@@ -113,7 +119,7 @@ static void send_models(struct worker *w)
 static void fail_assignment(struct worker *w, const struct link_ASSIGN *a, const struct error *err)
 {
     struct error e;
-    if (send_frame(w, &(struct link_message){LINK_FINISH, .FINISH = {.launch = w->options.launch, .item = a->item, .epoch = a->epoch,
+    if (send_message(w, &(struct link_message){LINK_FINISH, .FINISH = {.launch = w->options.launch, .item = a->item, .epoch = a->epoch,
                    .outcome = view_of(session_outcome(err->code)), .error_type = view_of(status_name(err->code)), .error_message = view_of(err->message)}}, &e) != ST_OK)
         LOGW("finish not sent", "item=%lld error=%s", (long long)a->item, e.message);
 }
@@ -213,7 +219,7 @@ static void beat(void *arg)
     const char *phase = atomic_load(&w->vitals.phase);
     struct link_message m = {LINK_HEARTBEAT, .HEARTBEAT = {.launch = w->options.launch, .counter = atomic_load(&w->vitals.counter),
                              .phase = view_of(phase), .rss_bytes = resident_bytes()}};
-    if (send_frame(w, &m, &e) != ST_OK)
+    if (send_message(w, &m, &e) != ST_OK)
         LOGW("heartbeat not sent", "error=%s", e.message);
     loop_timer_set(w->heartbeat, w->options.heartbeat_ms);
 }
@@ -266,11 +272,8 @@ static bool take_frame(struct worker *w, void *frame, size_t n)
     case LINK_CANCEL:
         cancel(w, &m.CANCEL);
         return false;
-    case LINK_DRAIN:
-        drain(w);
-        return false;
     default:
-        return false;    /* ACK: nothing to free, staged files are galleyd's already */
+        return false;
     }
 }
 
@@ -315,7 +318,7 @@ static enum status say_hello(struct worker *w, struct error *err)
              o->n_cores ? o->n_cores : 0);
     struct link_message m = {LINK_HELLO, .HELLO = {.protocol = LINK_PROTOCOL, .launch = o->launch, .pid = (uint64_t)getpid(),
                              .device = view_of(o->device), .facts = view_of(facts), .families = view_of("[\"sd-1\"]")}};
-    return send_frame(w, &m, err);
+    return send_message(w, &m, err);
 }
 
 static enum status serve(struct worker *w, struct error *err)

@@ -42,16 +42,36 @@ struct session {
     int64_t next_preview_us;
     uint64_t random;
     int64_t started_ms;
+    struct buf waiting;                  /* messages that go with the next frame */
     enum status send_status;             /* first failure of a frame: the link is gone */
 };
 
-enum { PICTURE_MAX_BYTES = 64 << 20, PICTURE_MAX_PIXELS = 1 << 28 };
+enum { WAITING_BYTES = 32 << 10, PICTURE_MAX_BYTES = 64 << 20, PICTURE_MAX_PIXELS = 1 << 28 };
 
-static void send(struct session *s, const struct link_message *m)
+static void send_waiting(struct session *s, bool must_arrive)
 {
     struct error e;
-    if (s->send_status == ST_OK)
-        s->send_status = s->env->send(s->env->self, m, &e);
+    if (!buf_ok(&s->waiting))
+        s->send_status = ST_OUT_OF_MEMORY;
+    if (s->send_status == ST_OK && s->waiting.len)
+        s->send_status = s->env->send(s->env->self, (struct view){s->waiting.data, s->waiting.len}, must_arrive, &e);
+    buf_reset(&s->waiting);
+}
+
+/* send sends M, behind what waits. */
+static void send(struct session *s, const struct link_message *m)
+{
+    link_encode(m, &s->waiting);
+    send_waiting(s, m->kind == LINK_FINISH);
+}
+
+/* send_soon lets M wait for the next message: nodes that only compute a value begin and end within microseconds, one frame carries many of them.
+ * Whatever takes its time asks a service first (phase, picture, model), and those send what waits. */
+static void send_soon(struct session *s, const struct link_message *m)
+{
+    link_encode(m, &s->waiting);
+    if (s->waiting.len > WAITING_BYTES)
+        send_waiting(s, false);
 }
 
 static void move(struct session *s)
@@ -170,6 +190,7 @@ static char *metadata_text(const json_t *metadata)
 static enum status service_image_put(void *self, const struct picture *p, const json_t *metadata, const char **ret_name, struct error *err)
 {
     struct session *s = self;
+    send_waiting(s, false);
     struct png_text texts[3];
     size_t n = 0;
     char *meta = metadata ? metadata_text(metadata) : NULL;
@@ -216,6 +237,7 @@ static enum status read_picture(const char *path, struct picture **ret, struct e
 static enum status service_image_get(void *self, const char *name, const struct picture **ret, struct error *err)
 {
     struct session *s = self;
+    send_waiting(s, false);
     for (struct stored_picture *sp = s->pictures; sp; sp = sp->next)
         if (strcmp(sp->name, name) == 0) {
             *ret = sp->picture;
@@ -289,7 +311,7 @@ static enum status prepare(struct session *s, struct error *err)
 
 static void node_done(struct session *s, const char *error_type, const char *message, const char *result)
 {
-    send(s, &(struct link_message){LINK_NODE_DONE, .NODE_DONE = {
+    send_soon(s, &(struct link_message){LINK_NODE_DONE, .NODE_DONE = {
         .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .invocation_id = view_of(s->node->id),
         .source_id = view_of(s->node->source_id), .type = view_of(s->node->type->type), .error = view_of(message),
         .error_type = view_of(error_type), .result = view_of(result)}});
@@ -300,7 +322,7 @@ static enum status run_node(struct session *s, const struct node_services *servi
     node_fn *fn = node_fn_find(s->node->type->type);
     json_t *output = NULL;
     s->phase = s->message = NULL;
-    send(s, &(struct link_message){LINK_STARTED, .STARTED = {
+    send_soon(s, &(struct link_message){LINK_STARTED, .STARTED = {
         .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .invocation_id = view_of(s->node->id),
         .source_id = view_of(s->node->source_id), .type = view_of(s->node->type->type)}});
     if (!hook_tick(s))
@@ -330,7 +352,10 @@ static enum status run_graph(struct session *s, struct error *err)
     const struct node_services services = {s, service_phase, &hooks, service_tensor_put, service_tensor_get, service_image_put,
                                            service_image_get, service_model_get, service_random};
     for (;;) {
-        TRY(executor_next(s->executor, &s->node, err));
+        enum status st = executor_next(s->executor, &s->node, err);
+        if (st != ST_OK && s->node)
+            node_done(s, status_name(st), err->message, NULL);
+        TRY(st);
         if (!s->node)
             return ST_OK;
         TRY(run_node(s, &services, err));
@@ -381,11 +406,12 @@ static void session_fini(struct session *s)
     }
     free(s->graph_text);
     free(s->workflow_text);
+    buf_fini(&s->waiting);
 }
 
 enum status session_run(const struct session_env *env, const struct link_ASSIGN *a, struct error *err)
 {
-    struct session s = {.env = env, .assign = a, .random = a->random_seed, .started_ms = clock_ms()};
+    struct session s = {.env = env, .assign = a, .random = a->random_seed, .started_ms = clock_ms(), .waiting = BUF_INIT};
     atomic_store(&env->vitals->phase, "start");
     enum status st = prepare(&s, err);
     if (st == ST_OK)

@@ -18,8 +18,8 @@ struct session_env {
     const char *outputs;                 /* folder with images/ */
     struct model_cache *models;
     struct vitals *vitals;
-    /* send queues a frame for galleyd. */
-    enum status (*send)(void *self, const struct link_message *m, struct error *err);
+    /* send queues a frame for galleyd; one that need not arrive may be dropped. */
+    enum status (*send)(void *self, struct view frame, bool must_arrive, struct error *err);
     void *self;
 };
 

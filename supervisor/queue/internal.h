@@ -66,7 +66,8 @@ struct queue {
     struct batch_slot texts[TEXT_CACHE]; /* whole batches */
     struct delta deltas[DELTAS];         /* counters still to be written by counts_flush */
     int n_deltas;
-    bool suspect; /* a commit failed otherwise than for room */
+    bool suspect; /* a commit failed otherwise than for room, or a sync */
+    bool durable, unsynced; /* syncs are wanted; a commit has not been synced */
 };
 
 /* schema.c */

@@ -1,5 +1,6 @@
 /* Opening, transactions, small facts. */
 #include "supervisor/queue/internal.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +11,14 @@ const struct sql_text writer_sql[W_COUNT] = {
 #include "supervisor/queue/writer.def"
 #undef SQL
 };
+
+/* note_commit: SQLite has put a commit into the log. */
+static int note_commit(void *arg, sqlite3 *db, const char *schema, int pages)
+{
+    (void)db, (void)schema, (void)pages;
+    ((struct queue *)arg)->unsynced = true;
+    return SQLITE_OK;
+}
 
 enum status queue_open(const char *dir, bool synchronous, struct queue **ret, struct error *err)
 {
@@ -31,6 +40,8 @@ enum status queue_open(const char *dir, bool synchronous, struct queue **ret, st
         queue_close(q);
         return status;
     }
+    q->durable = synchronous;
+    sqlite3_wal_hook(q->sql.db, note_commit, q);
     *ret = q;
     return ST_OK;
 }
@@ -75,6 +86,23 @@ enum status queue_commit(struct queue *q, struct error *err)
         queue_rollback(q);
     }
     return status;
+}
+
+/* SQLite itself would sync inside the commit (synchronous=FULL), before anybody could act on it; with NORMAL it leaves the log to us, and still
+ * syncs it before it copies from it. */
+enum status queue_sync(struct queue *q, struct error *err)
+{
+    sqlite3_file *wal = NULL;
+    if (!q->durable || !q->unsynced)
+        return ST_OK;
+    sqlite3_file_control(q->sql.db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+    int rc = wal && wal->pMethods ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY) : SQLITE_IOERR_FSYNC;
+    if (rc != SQLITE_OK) {
+        q->suspect = true;
+        return FAIL(err, IO, "cannot sync '%s-wal': %s", q->path, strerror(errno));
+    }
+    q->unsynced = false;
+    return ST_OK;
 }
 
 void queue_rollback(struct queue *q)

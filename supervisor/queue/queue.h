@@ -49,9 +49,12 @@ NODISCARD enum status queue_open(const char *dir, bool synchronous, struct queue
 void queue_close(struct queue *q); /* accepts NULL; rolls back what is open; close readers first */
 /* queue_begin opens a transaction; there is one at a time. */
 NODISCARD enum status queue_begin(struct queue *q, struct error *err);
-/* queue_commit: on any failure everything since queue_begin is rolled back. DISK_FULL: go on; IO: nothing more may be
- * acknowledged, exit. */
+/* queue_commit: readers see it, and it survives the end of this process, but a power failure only after queue_sync. On any failure everything
+ * since queue_begin is rolled back. DISK_FULL: go on; IO: nothing more may be acknowledged, exit. */
 NODISCARD enum status queue_commit(struct queue *q, struct error *err);
+/* queue_sync waits until the disk has what was committed; nothing to do: returns at once. On a failure (IO) nobody knows what the disk has:
+ * nothing more may be acknowledged, exit. */
+NODISCARD enum status queue_sync(struct queue *q, struct error *err);
 void queue_rollback(struct queue *q); /* allowed when nothing is open */
 /* queue_mark / queue_release / queue_revert: a savepoint inside the transaction (the store puts one around each operation). */
 NODISCARD enum status queue_mark(struct queue *q, struct error *err);

@@ -184,7 +184,7 @@ enum status queue_open_db(const char *path, bool synchronous, sqlite3 **ret, str
         status = check_pages(db, path, err);
     if (status == ST_OK)
         status = sql_exec(
-            db, synchronous ? "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL" : "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF", err);
+            db, synchronous ? "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL" : "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF", err);
     if (status == ST_OK)
         status =
             sql_exec(db,

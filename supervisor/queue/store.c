@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { IDLE_CHECKPOINT_MS = 500 };
+enum { IDLE_CHECKPOINT_MS = 500, READ_BATCH = 16 };
 
 struct op_list {
     struct store_op *head, *tail;
@@ -26,9 +26,12 @@ struct store {
     struct queue_reader *r;
     void (*ring)(void *arg);
     void *arg;
-    pthread_mutex_t lock; /* over the lists and STOPPING */
+    pthread_mutex_t lock; /* over the lists, the counts and STOPPING */
     struct lane writer, reader;
+    int64_t commits, syncs; /* commits that readers may see; how many of them the disk has */
+    pthread_cond_t synced;
     struct op_list done;
+    struct store_op *committed, **last_committed; /* to be told so; each is in DONE later, never before */
     bool stopping;
     atomic_bool broken; /* set once, after BROKEN_ERR was filled */
     struct error broken_err;
@@ -102,6 +105,30 @@ static bool run_ops(struct store *s, struct store_op *batch, struct error *why)
     return true;
 }
 
+static void note_commit(struct store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->commits++;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* tell_committed hands the operations that want to know it to the loop. */
+static void tell_committed(struct store *s, struct store_op *batch)
+{
+    bool any = false;
+    pthread_mutex_lock(&s->lock);
+    for (struct store_op *op = batch; op; op = op->next)
+        if (op->committed && op->status == ST_OK) {
+            op->next_committed = NULL;
+            *s->last_committed = op;
+            s->last_committed = &op->next_committed;
+            any = true;
+        }
+    pthread_mutex_unlock(&s->lock);
+    if (any)
+        s->ring(s->arg);
+}
+
 static void run_batch(struct store *s, struct store_op *batch)
 {
     struct error why = {0};
@@ -117,7 +144,12 @@ static void run_batch(struct store *s, struct store_op *batch)
         queue_rollback(s->q);
         status = why.code;
     } else if (status == ST_OK) {
+        note_commit(s);
         status = queue_commit(s->q, &why);
+        if (status == ST_OK) {
+            tell_committed(s, batch);
+            status = queue_sync(s->q, &why);
+        }
     }
     if (status == ST_OK)
         return;
@@ -126,11 +158,18 @@ static void run_batch(struct store *s, struct store_op *batch)
     fail_batch(batch, &why);
 }
 
-/* finish hands a batch to the loop. */
+/* finish hands a batch to the loop. What a reader has found may be newer than what the disk has: it follows the commits that made it so. */
 static void finish(struct store *s, struct lane *lane, struct store_op *batch)
 {
-    atomic_store(&lane->since_ms, 0);
     pthread_mutex_lock(&s->lock);
+    if (lane == &s->writer) {
+        s->syncs = s->commits;
+        pthread_cond_broadcast(&s->synced);
+    }
+    int64_t seen = s->commits;
+    while (s->syncs < seen)
+        pthread_cond_wait(&s->synced, &s->lock);
+    atomic_store(&lane->since_ms, 0);
     while (batch) {
         struct store_op *next = batch->next;
         push(&s->done, batch);
@@ -194,12 +233,13 @@ static void *reader_main(void *arg)
     struct store *s = arg;
     bool stop = false;
     while (!stop) {
-        struct store_op *op = wait_for(s, &s->reader, 1, -1, &stop);
-        if (!op)
+        struct store_op *batch = wait_for(s, &s->reader, READ_BATCH, -1, &stop);
+        if (!batch)
             continue;
         start_clock(&s->reader);
-        op->status = op->read(s->r, op, &op->err);
-        finish(s, &s->reader, op);
+        for (struct store_op *op = batch; op; op = op->next)
+            op->status = op->read(s->r, op, &op->err);
+        finish(s, &s->reader, batch);
     }
     return NULL;
 }
@@ -220,11 +260,13 @@ enum status store_start(struct queue *q, struct queue_reader *r, void (*ring)(vo
     if (!s)
         return FAIL(err, OUT_OF_MEMORY, "no memory for the store");
     s->ring = ring;
+    s->last_committed = &s->committed;
     s->arg = arg;
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->synced, NULL);
     pthread_cond_init(&s->writer.more, &monotonic);
     pthread_cond_init(&s->reader.more, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -264,6 +306,7 @@ void store_stop(struct store *s)
     queue_close(s->q);
     pthread_cond_destroy(&s->writer.more);
     pthread_cond_destroy(&s->reader.more);
+    pthread_cond_destroy(&s->synced);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -285,9 +328,16 @@ int store_drain(struct store *s)
 {
     int n = 0;
     pthread_mutex_lock(&s->lock);
-    struct store_op *op = s->done.head;
+    struct store_op *op = s->done.head, *committed = s->committed;
     s->done = (struct op_list){0};
+    s->committed = NULL;
+    s->last_committed = &s->committed;
     pthread_mutex_unlock(&s->lock);
+    while (committed) {
+        struct store_op *next = committed->next_committed;
+        committed->committed(committed);
+        committed = next;
+    }
     while (op) {
         struct store_op *next = op->next;
         op->done(op, op->status, &op->err);

@@ -1,5 +1,6 @@
 /* Two threads around the queue, so that the loop never waits for a disk: one owns the writing connection, one the reading one. What arrives
- * while a transaction runs is the next transaction (at most STORE_BATCH operations). An operation is told done after the commit, on the
+ * while a transaction runs is the next transaction (at most STORE_BATCH operations). An operation is told done when
+ * the disk has it, and so is a read of what it found, on the
  * loop's thread. */
 #pragma once
 #include "supervisor/queue/queue.h"
@@ -11,6 +12,9 @@ struct store_op;
 /* Runs on the writer's thread inside the transaction and its own savepoint: a status other than OK undoes what it wrote, and only that. */
 typedef enum status store_write_fn(struct queue *q, struct store_op *op, struct error *err);
 typedef enum status store_read_fn(struct queue_reader *r, struct store_op *op, struct error *err);
+/* Runs in store_drain, before DONE, as soon as the transaction is committed: what OP did is seen by everyone and survives the end of this process,
+ * not yet a power failure. For what a power failure would undo as well, such as giving work to a process on this machine. */
+typedef void store_committed_fn(struct store_op *op);
 /* Runs in store_drain, in the order of submission (writes and reads apart). OP is the caller's again: may be freed or submitted anew. */
 typedef void store_done_fn(struct store_op *op, enum status status, const struct error *err);
 
@@ -18,9 +22,10 @@ typedef void store_done_fn(struct store_op *op, enum status status, const struct
 struct store_op {
     store_write_fn *run; /* for store_submit */
     store_read_fn *read; /* for store_read */
+    store_committed_fn *committed; /* may be NULL; not called when RUN was refused or the commit failed */
     store_done_fn *done;
     /* the store's */
-    struct store_op *next;
+    struct store_op *next, *next_committed;
     enum status status;
     struct error err;
 };
@@ -35,7 +40,7 @@ void store_stop(struct store *s);
  */
 void store_submit(struct store *s, struct store_op *op);
 void store_read(struct store *s, struct store_op *op);
-/* store_drain calls DONE of every finished operation; on the loop's thread. Returns how many. */
+/* store_drain calls COMMITTED and DONE of what is ready; on the loop's thread. Returns how many were done. */
 int store_drain(struct store *s);
 /* store_broken: a commit failed for good (ERR, may be NULL, says why); every later operation fails with IO. The process should exit. */
 bool store_broken(const struct store *s, struct error *err);

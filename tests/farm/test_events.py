@@ -125,6 +125,19 @@ def a_snapshot_and_the_events_after_it():
 
 
 @test()
+def a_value_that_does_not_fit_is_the_error_of_its_node():
+    """What comes over an edge is only known at run time: the node that cannot take it is named by an invocation_error, as InvokeAI's is."""
+    nodes = {"odd": {"type": "integer", "value": 63}, "noise": {"type": "noise", "seed": 1, "height": 64}}
+    with Node() as n:
+        item = n.enqueue(graphs.graph(nodes, "odd.value -> noise.width"))[0]
+        row = n.settled([item])[item]
+        errors = [e for e in n.events() if e["event"] == "invocation_error"]
+        check(row["status"] == "failed" and len(errors) == 1, row, errors)
+        check(errors[0]["item_id"] == item and errors[0]["invocation_source_id"] == "noise" and errors[0]["invocation"]["type"] == "noise", errors)
+        check(errors[0]["error_message"] == row["error_message"] and "'noise'" in row["error_message"] and "width" in row["error_message"], errors, row)
+
+
+@test()
 def every_event_is_documented():
     """Each event and each field that a busy minute produces stands in docs/protocol.md."""
     import docs

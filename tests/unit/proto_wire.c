@@ -272,6 +272,27 @@ static void link_round_trip(void **state)
     assert_non_null(strstr(err.message, "bytes follow"));
 }
 
+static void a_frame_of_several_messages(void **state)
+{
+    (void)state;
+    AUTO_BUF b = BUF_INIT;
+    struct link_message r;
+    struct error err;
+    link_encode(&(struct link_message){.kind = LINK_STARTED, .STARTED = {.item = 7, .type = view_of("add")}}, &b);
+    size_t first = b.len;
+    link_encode(&(struct link_message){.kind = LINK_FINISH, .FINISH = {.item = 7, .outcome = view_of("completed")}}, &b);
+    struct view frame = {b.data, b.len};
+    assert_int_equal(link_next(&frame, true, &r, &err), ST_OK);
+    assert_int_equal(r.kind, LINK_STARTED);
+    assert_int_equal(frame.n, b.len - first);
+    assert_int_equal(link_next(&frame, true, &r, &err), ST_OK);
+    assert_true(view_is(r.FINISH.outcome, "completed"));
+    assert_int_equal(frame.n, 0);
+    frame = (struct view){b.data, b.len - 1};    /* the second one is cut off */
+    assert_int_equal(link_next(&frame, true, &r, &err), ST_OK);
+    assert_int_equal(link_next(&frame, true, &r, &err), ST_PROTOCOL);
+}
+
 static void link_refusals_name_message_and_field(void **state)
 {
     (void)state;
@@ -324,6 +345,7 @@ int main(void)
         cmocka_unit_test(texts_leave_as_utf8),
         cmocka_unit_test(numbers_as_json),
         cmocka_unit_test(link_round_trip),
+        cmocka_unit_test(a_frame_of_several_messages),
         cmocka_unit_test(link_refusals_name_message_and_field),
         cmocka_unit_test(views),
     };
