@@ -4,8 +4,9 @@
 #   ./galley.sh render "a red apple" -o apple.png   any command of the client; the first word decides
 #   ./galley.sh test [full]                         the test suite; full adds sanitizers, fuzzing and long fault runs
 #   ./galley.sh test golden|cases FOLDER            one folder of reference data or behaviour cases
-#   ./galley.sh vgpu-env N                          environment that gives a program N simulated GPUs
-# Exit: that of the program; 2 when a package is missing and may not be installed from here.
+#   ./galley.sh toolkit                             a CUDA toolkit into build/toolkit, for the CUDA module (nothing else of the machine is touched)
+#   ./galley.sh vgpu-env N                          environment that gives a program N simulated GPUs: env $(./galley.sh vgpu-env 8) PROGRAM
+# Exit: that of the program; 2 when something is missing and may not or cannot be installed from here.
 set -euo pipefail
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 build=$root/build/release
@@ -14,6 +15,10 @@ build_packages="cmake ninja-build gcc libc6-dev pkg-config libnng-dev libmsgpack
   libutf8proc-dev libsodium-dev libsystemd-dev libchafa-dev libglib2.0-dev"
 test_packages="nng-utils libcmocka-dev python3 python3-numpy"
 full_packages="clang libclang-rt-14-dev"
+cuda_packages="g++"
+# One release of CUDA, in the form of NVIDIA's Python wheels.
+cuda_wheels="nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+  nvidia-cuda-nvrtc==13.0.88 nvidia-cublas==13.1.0.3 nvidia-cudnn-cu13==9.19.0.56"
 
 say() { printf 'galley.sh: %s\n' "$*" >&2; }
 
@@ -46,11 +51,24 @@ need() {
 # current STAMP: nothing that is built from is newer than STAMP, and the tree has not moved since.
 current() {
   [ -f "$1" ] && [ "$(<"$1")" = "$root" ] || return 1
-  [ -z "$(find "$root"/{CMakeLists.txt,CMakePresets.json,common,graph,proto,supervisor,worker,client,kernels,tests} -newer "$1" \
+  [ -z "$(find "$root"/{CMakeLists.txt,CMakePresets.json,cmake,common,graph,proto,supervisor,worker,client,kernels,tests} -newer "$1" \
     ! -name __pycache__ ! -name '*.pyc' -print -quit 2>/dev/null)" ]
 }
 
-# build STAMP TARGET...: configures and builds the release preset unless STAMP is current.
+# has_toolkit: the last configuration found a CUDA toolkit.
+has_toolkit() { grep -qsxF "GALLEY_CUDA_FOUND:INTERNAL=TRUE" "$build/CMakeCache.txt"; }
+
+# no_toolkit: says what to do, and ends.
+no_toolkit() {
+  local missing
+  missing=$(sed -n 's/^GALLEY_CUDA_MISSING:INTERNAL=//p' "$build/CMakeCache.txt" 2>/dev/null || true)
+  say "no CUDA toolkit was found${missing:+ (missing: $missing)}; simulated GPUs are built with one. This gets it (1 GB of downloads):"
+  printf '  ./galley.sh toolkit\n' >&2
+  exit 2
+}
+
+# build STAMP TARGET...: configures and builds the release preset unless STAMP is current. With the target "vgpu" a toolkit must be there. The CUDA module
+# comes along where a GPU is, and where it was built before: it must be of one build with the programs.
 build() {
   local stamp=$1 log=$build/build.log jobs
   shift
@@ -68,6 +86,11 @@ build() {
     [ "$jobs" -le 2 ] || jobs=2
     say "building in build/release"
     (cd "$root" && cmake --preset release) >"$log" 2>&1 || { cat "$log" >&2; say "cmake failed"; exit 1; }
+    if has_toolkit; then
+      [ ! -e /dev/nvidiactl ] && [ ! -e "$build/lib/galley/galley-cuda.so" ] || set -- "$@" galley-cuda
+    elif [[ " $* " == *" vgpu "* ]]; then
+      no_toolkit
+    fi
     if [ -t 2 ]; then
       NINJA_STATUS='[%f/%t] ' ninja -C "$build" -j "$jobs" "$@" >&2 || { say "the build failed"; exit 1; }
     else
@@ -90,6 +113,58 @@ programs() {
 everything() {
   need $build_packages $test_packages
   build "$build/.everything" all
+}
+
+# toolkit: the wheels, laid out as a toolkit is.
+toolkit() {
+  local to=$root/build/toolkit new=$root/build/toolkit.new wanted
+  wanted=$(printf '%s\n' $cuda_wheels)
+  if [ "$(cat "$to/wheels" 2>/dev/null)" = "$wanted" ]; then
+    say "build/toolkit is there already: $("$to/bin/nvcc" --version | tail -n 2 | head -n 1)"
+    return 0
+  fi
+  need $cuda_packages python3 python3-venv
+  rm -rf "$new"
+  mkdir -p "$new"
+  say "getting NVIDIA's wheels (1 GB; they are under NVIDIA's licences, see build/toolkit/licences):" $cuda_wheels
+  python3 -m venv "$new/venv" >&2 || { say "python3 -m venv failed"; exit 2; }
+  "$new/venv/bin/pip" install -q --disable-pip-version-check --no-deps --no-compile --only-binary=:all: --target "$new/wheels" $cuda_wheels >&2 || {
+    say "pip could not install the wheels"
+    exit 2
+  }
+  mkdir -p "$new/tree/licences"
+  local part
+  for part in "$new"/wheels/nvidia/*/; do
+    cp -al "$part". "$new/tree/"
+  done
+  for part in "$new"/wheels/*.dist-info; do
+    find "$part" -iname 'licen[cs]e*' -type f -exec cp {} "$new/tree/licences/$(basename "$part" .dist-info).txt" \;
+  done
+  chmod -R u+rwX,a+rX "$new/tree"
+  chmod a+x "$new"/tree/bin/* "$new"/tree/nvvm/bin/*
+  printf 'extern "C" __global__ void k(float *x) { x[threadIdx.x] *= 2.f; }\n' >"$new/check.cu"
+  "$new/tree/bin/nvcc" -fatbin -arch=sm_90 "$new/check.cu" -o "$new/check.fatbin" >&2 || { say "its nvcc does not compile"; exit 2; }
+  printf '%s\n' "$wanted" >"$new/tree/wheels"
+  rm -rf "$to"
+  mv "$new/tree" "$to"
+  rm -rf "$new"
+  rm -f "$build/.programs" "$build/.everything" "$build/.vgpu"
+  say "build/toolkit has $(sed -n 's/^#define CUDA_VERSION \([0-9]*\)0\([0-9]\)0$/CUDA \1.\2/p' "$to/include/cuda.h"), nvcc, cuBLASLt and cuDNN; the next build uses it"
+}
+
+# vgpu_env N: builds what is missing, then prints the environment and nothing else.
+vgpu_env() {
+  [[ $# -eq 1 && $1 =~ ^[0-9]+$ && $1 -ge 1 && $1 -le 16 ]] || { say "usage: galley.sh vgpu-env N, with N from 1 to 16"; exit 2; }
+  local path=$build/vgpu
+  if ! has_toolkit || ! current "$build/.everything"; then
+    has_toolkit || rm -f "$build/.vgpu"    # one that was installed since is found
+    if ! current "$build/.vgpu"; then
+      need $build_packages $cuda_packages
+      build "$build/.vgpu" galleyd galley-worker galley galley-cuda vgpu
+    fi
+  fi
+  [[ ":${LD_LIBRARY_PATH:-}:" == *":$path:"* ]] && path=$LD_LIBRARY_PATH || path=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  printf 'LD_LIBRARY_PATH=%s\nVGPU_DEVICES=%d\n' "$path" "$1"
 }
 
 case "${1:-}" in
@@ -115,9 +190,13 @@ case "${1:-}" in
         ;;
     esac
     ;;
+  toolkit)
+    [ $# -eq 1 ] || { say "usage: galley.sh toolkit"; exit 2; }
+    toolkit
+    ;;
   vgpu-env)
-    say "vgpu-env: simulated GPUs are not available in this version"
-    exit 2
+    shift
+    vgpu_env "$@"
     ;;
   *)
     programs

@@ -8,7 +8,7 @@
 #include "common/json.h"
 #include "common/subprocess.h"
 
-enum { PROBE_LIMIT_MS = 20000, PROBE_BYTES = 4 << 20 };
+enum { PROBE_LIMIT_MS = 30000, PROBE_BYTES = 4 << 20 };
 
 static enum status probe(const char *models_dir, const char *data, json_t **ret, struct error *err)
 {
@@ -34,7 +34,7 @@ static bool there_is(const json_t *devices, const char *name)
     json_t *d;
     json_array_foreach (devices, i, d)
         if (strcmp(json_str(d, "device", ""), name) == 0 || strcmp(json_str(d, "kind", ""), name) == 0 ||
-            strcmp(json_str(d, "uuid", ""), name) == 0)
+            (name[0] && strncasecmp(json_str(d, "uuid", ""), name, strlen(name)) == 0))
             return true;
     return false;
 }
@@ -45,8 +45,9 @@ static void check_devices(json_t *list, const json_t *devices, const struct conf
     json_t *d;
     AUTO_BUF names = BUF_INIT;
     json_array_foreach (devices, i, d) {
-        finding(list, "device", "ok", NULL, "%s: %s, %.1f GiB", json_str(d, "device", "?"), json_str(d, "name", "?"),
-                json_num(d, "memory_bytes", 0) / (1 << 30));
+        const char *uuid = json_str(d, "uuid", "");
+        finding(list, "device", "ok", NULL, "%s: %s, %.1f GiB%s%s", json_str(d, "device", "?"), json_str(d, "name", "?"),
+                json_num(d, "memory_bytes", 0) / (1 << 30), uuid[0] ? ", " : "", uuid);
         buf_printf(&names, "%s%s", names.len ? ", " : "", json_str(d, "device", "?"));
     }
     if (json_array_size(devices) == 0)
@@ -70,11 +71,15 @@ static bool mentions(const json_t *notes, const char *word)
     return false;
 }
 
-/* check_cuda says why there is no GPU: this build, or the driver. Neither is a problem: a CPU renders too. */
-static void check_cuda(json_t *list, const json_t *devices, const json_t *notes)
+/* check_cuda tells about the CUDA module and the driver. Neither that there is no module nor that there is no GPU is a problem: a CPU
+ * renders too. */
+static void check_cuda(json_t *list, const json_t *found)
 {
     static const char driver[] = "/proc/driver/nvidia/version";
+    const json_t *devices = json_object_get(found, "devices"), *notes = json_object_get(found, "notes");
     bool loaded = access(driver, F_OK) == 0;
+    if (json_flag(found, "cuda_module", false))
+        finding(list, "cuda module", "ok", NULL, "it is in this build and loads");
     if (there_is(devices, "cuda"))
         return;
     if (!mentions(notes, "cuda"))
@@ -118,6 +123,6 @@ void doctor_devices(json_t *list, const struct config *c, const struct paths *p)
         const char *text = json_string_value(note) ? json_string_value(note) : "";
         finding(list, strcasestr(text, "cuda") ? "cuda" : "note", "note", NULL, "%s", text);
     }
-    check_cuda(list, devices, notes);
+    check_cuda(list, found);
     check_models(list, json_object_get(found, "models"), c);
 }

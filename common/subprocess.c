@@ -14,7 +14,7 @@
 
 #include "common/clock.h"
 
-enum { FIRST_FREE_FD = 3 };
+enum { FIRST_FREE_FD = 3, KILLED_MS = 3000 };
 
 /* plan_fd has the child get SOURCE as TARGET. A source below 3 could be overwritten by an earlier step, so it is moved first;
  * RET_MOVED is the copy to close after the spawn. */
@@ -87,7 +87,7 @@ static int spawn(const struct spawn_args *a, pid_t *ret_pid)
     return e;
 }
 
-/* reap waits for a child that is dead or has been sent KILL. */
+/* reap waits for a child that is dead or about to be. */
 static int reap(pid_t pid)
 {
     int status = 0;
@@ -186,7 +186,8 @@ enum status subprocess_output(const struct spawn_args *a, int64_t limit_ms, size
         fcntl(c.pipe_fd, F_SETFL, O_NONBLOCK);
         s = collect(&c, limit_ms, err);
         kill(-pid, SIGKILL);     /* before the reaping: until then the group is surely the child's */
-        int status = reap(pid);
+        bool gone = s == ST_OK || poll(&(struct pollfd){.fd = c.pidfd, .events = POLLIN}, 1, KILLED_MS) > 0;
+        int status = gone ? reap(pid) : 0;    /* one that hangs in the kernel is left: it must not take its parent along */
         if (s == ST_OK)
             *ret_exit = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
         close(c.pidfd);

@@ -4,35 +4,45 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/buf.h"
 #include "common/json.h"
 
 /* The processors of the probe's cpu:0, cpu:1, ... in order. */
-struct machine { int cores[SLOT_CORES], n_cores; const json_t *devices; };
+struct machine {
+    int cores[SLOT_CORES], n_cores;
+    const json_t *devices;
+    int n_gpus;
+    const char *no_gpu;         /* the probe's reason for there being none, or empty */
+};
+
+static bool is_gpu(const json_t *device)
+{
+    return strcmp(json_str(device, "kind", ""), "cuda") == 0;
+}
 
 static struct machine machine_of(const json_t *probe)
 {
-    struct machine m = {.devices = json_object_get(probe, "devices")};
+    struct machine m = {.devices = json_object_get(probe, "devices"), .no_gpu = json_str(probe, "cuda", "")};
     size_t i;
     json_t *d;
-    json_array_foreach(m.devices, i, d)
+    json_array_foreach(m.devices, i, d) {
+        m.n_gpus += is_gpu(d);
         if (strcmp(json_str(d, "kind", ""), "cpu") == 0 && m.n_cores < SLOT_CORES)
             m.cores[m.n_cores++] = (int)json_integer_value(json_array_get(json_object_get(d, "cores"), 0));
+    }
     return m;
 }
 
 /* valid_names lists what generation_devices may hold on this machine. */
 static void valid_names(const struct machine *m, struct buf *out)
 {
-    size_t i;
-    json_t *d;
     buf_puts(out, "auto, cpu");
-    json_array_foreach(m->devices, i, d) {
-        const char *kind = json_str(d, "kind", "");
-        if (strcmp(kind, "cpu") != 0)
-            buf_printf(out, ", %s", json_str(d, "device", ""));
-    }
+    if (m->n_gpus == 1)
+        buf_puts(out, ", cuda:0 (or its UUID)");
+    else if (m->n_gpus > 1)
+        buf_printf(out, ", cuda:0 to cuda:%d (or their UUIDs)", m->n_gpus - 1);
     if (m->n_cores == 1)
         buf_puts(out, ", cpu:0");
     else if (m->n_cores > 1)
@@ -70,29 +80,53 @@ static enum status cpu_device(const struct machine *m, const char *name, struct 
     return ST_OK;
 }
 
-/* absent_gpu tells why a name for a device of another kind cannot be used. */
-static enum status other_device(const struct machine *m, const char *name, struct device *d, struct error *err)
+/* no_gpu refuses a name of a GPU. */
+static enum status no_gpu(const struct machine *m, const char *name, struct error *err)
+{
+    char why[400];
+    if (m->n_gpus)
+        return refuse(m, name, "is not there", err);
+    snprintf(why, sizeof why, "is not there: %.300s", m->no_gpu[0] ? m->no_gpu : "this build has no CUDA module, or no GPU is visible");
+    return refuse(m, name, why, err);
+}
+
+/* fits tells whether NAME means GPU: "cuda" the first one, "cuda:N", a UUID or the beginning of one. */
+static bool fits(const json_t *gpu, int index, const char *name)
+{
+    if (strcmp(name, "cuda") == 0)
+        return index == 0;
+    if (strncmp(name, "cuda:", 5) == 0)
+        return strcmp(json_str(gpu, "device", ""), name) == 0;
+    return strncasecmp(json_str(gpu, "uuid", ""), name, strlen(name)) == 0;
+}
+
+static bool names_gpu(const char *name)
+{
+    bool uuid = (strncasecmp(name, "GPU-", 4) == 0 || strncasecmp(name, "MIG-", 4) == 0) && name[4];
+    return uuid || (strncmp(name, "cuda", 4) == 0 && (name[4] == 0 || name[4] == ':'));
+}
+
+static enum status gpu_device(const struct machine *m, const char *name, struct device *d, struct error *err)
 {
     size_t i;
     json_t *p;
-    bool gpus = false;
+    const json_t *found = NULL;
+    int index = 0;
     json_array_foreach(m->devices, i, p) {
-        bool is_gpu = strcmp(json_str(p, "kind", ""), "cpu") != 0;
-        gpus |= is_gpu;
-        if (is_gpu && (strcmp(json_str(p, "device", ""), name) == 0 || strcmp(json_str(p, "uuid", ""), name) == 0)) {
-            snprintf(d->kind, sizeof d->kind, "%s", json_str(p, "kind", ""));
-            snprintf(d->model, sizeof d->model, "%s", json_str(p, "name", ""));
-            d->memory_bytes = json_int(p, "memory_bytes", 0);
-            return ST_OK;
-        }
+        if (!is_gpu(p) || !fits(p, index++, name))
+            continue;
+        if (found)
+            return refuse(m, name, "is the beginning of more than one UUID", err);
+        found = p;
     }
-    bool cuda = strncmp(name, "cuda", 4) == 0 && (name[4] == 0 || name[4] == ':');
-    bool gpu_uuid = strncmp(name, "GPU-", 4) == 0 || strncmp(name, "MIG-", 4) == 0;
-    if (cuda || gpu_uuid)
-        return refuse(m, name, gpus ? "is not there" : "is not there: this build has no CUDA module or no GPU is visible", err);
-    if (strcmp(name, "mps") == 0)
-        return refuse(m, name, "is not there: this build has no Metal backend", err);
-    return refuse(m, name, "is no device name", err);
+    if (!found)
+        return no_gpu(m, name, err);
+    snprintf(d->name, sizeof d->name, "%s", json_str(found, "device", ""));
+    snprintf(d->kind, sizeof d->kind, "cuda");
+    snprintf(d->uuid, sizeof d->uuid, "%s", json_str(found, "uuid", ""));
+    snprintf(d->model, sizeof d->model, "%s", json_str(found, "name", ""));
+    d->memory_bytes = json_int(found, "memory_bytes", 0);
+    return ST_OK;
 }
 
 static enum status one(const struct machine *m, const char *name, struct device *d, struct error *err)
@@ -106,7 +140,13 @@ static enum status one(const struct machine *m, const char *name, struct device 
     d->memory_bytes = json_int(cpu, "memory_bytes", 0);
     if (strcmp(name, "cpu") == 0)
         return ST_OK;    /* its cores are what the others leave */
-    return strncmp(name, "cpu:", 4) == 0 ? cpu_device(m, name, d, err) : other_device(m, name, d, err);
+    if (strncmp(name, "cpu:", 4) == 0)
+        return cpu_device(m, name, d, err);
+    if (names_gpu(name))
+        return gpu_device(m, name, d, err);
+    if (strcmp(name, "mps") == 0)
+        return refuse(m, name, "is not there: galley has no Metal backend", err);
+    return refuse(m, name, "is no device name", err);
 }
 
 static bool listed(const struct device *list, int n, const char *name)
@@ -143,7 +183,7 @@ static void automatic(const struct machine *m, bool all, struct strlist *names)
     size_t i;
     json_t *d;
     json_array_foreach(m->devices, i, d)
-        if (strcmp(json_str(d, "kind", ""), "cpu") != 0 && (all || !names->n))
+        if (is_gpu(d) && (all || !names->n))
             strlist_add(names, json_str(d, "device", ""));
     if (!names->n)
         strlist_add(names, "cpu");
@@ -161,12 +201,14 @@ enum status devices_resolve(const struct strlist *wanted, const json_t *probe, s
     int n = 0;
     enum status s = ST_OK;
     for (size_t i = 0; i < names.n && s == ST_OK; i++) {
-        if (listed(ret, n, names.items[i]))
+        struct device d;
+        s = one(&m, names.items[i], &d, err);
+        if (s != ST_OK || listed(ret, n, d.name))
             continue;
         if (n == SLOT_MAX)
             s = FAIL(err, BAD_CONFIG, "generation_devices: more than %d entries", (int)SLOT_MAX);
         else
-            s = one(&m, names.items[i], &ret[n++], err);
+            ret[n++] = d;
     }
     strlist_free(&names);
     TRY(s);

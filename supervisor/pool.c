@@ -616,7 +616,7 @@ static void write_row(const struct slot *s, struct wr *w)
     wr_map(w, 22);
     wr_kint(w, "slot", s->index);
     wr_kstr(w, "device", s->device.name);
-    wr_kstr(w, "uuid", NULL);
+    wr_kstr(w, "uuid", s->device.uuid[0] ? s->device.uuid : NULL);
     wr_kstr(w, "name", s->device.model);
     wr_kint(w, "memory_bytes", s->device.memory_bytes);
     wr_kstr(w, "state", slot_state_name(s->state));

@@ -102,6 +102,31 @@ static void cores_text(const struct device *d, char *ret, size_t size)
         at += (size_t)snprintf(ret + at, size - at, i ? ",%d" : "%d", d->cores[i]);
 }
 
+/* default_cache: half of the device's memory, which the workers on CPUs share. */
+static int64_t default_cache(const struct slot *s)
+{
+    int sharers = 0;
+    for (int i = 0; i < s->pool->n; i++)
+        sharers += !s->pool->slots[i].device.uuid[0];
+    return s->device.memory_bytes / 2 / (s->device.uuid[0] ? 1 : sharers);
+}
+
+/* environment of a worker: nothing of systemd's, and of the GPUs its own alone, whatever their order is when it starts. A MIG instance that galleyd was given
+ * is handed on: there is one in a process. */
+static char **environment(const struct device *d)
+{
+    const char *given = getenv("CUDA_VISIBLE_DEVICES");
+    char visible[80];
+    const char *settings[5] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
+    size_t n = 3;
+    if (d->uuid[0] && !(given && strncmp(given, "MIG-", 4) == 0)) {
+        snprintf(visible, sizeof visible, "CUDA_VISIBLE_DEVICES=%s", d->uuid);
+        settings[n++] = visible;
+        settings[n++] = "CUDA_DEVICE_ORDER=PCI_BUS_ID";
+    }
+    return env_with(settings, n);
+}
+
 static void on_exit_fd(void *arg, uint32_t events);
 
 static enum status spawn(struct slot *s, const char *url, struct error *err)
@@ -113,7 +138,7 @@ static enum status spawn(struct slot *s, const char *url, struct error *err)
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     snprintf(beat, sizeof beat, "%lld", (long long)cfg(s)->heartbeat_ms);
     int64_t cache_bytes = (int64_t)(cfg(s)->max_cache_ram_gb * (1 << 30));
-    snprintf(cache, sizeof cache, "%lld", (long long)(cache_bytes ? cache_bytes : s->device.memory_bytes / 2 / s->pool->n));
+    snprintf(cache, sizeof cache, "%lld", (long long)(cache_bytes ? cache_bytes : default_cache(s)));
     cores_text(&s->device, cores, sizeof cores);
     char *argv[32] = {program, "--device", s->device.name, "--link", (char *)url, "--launch", launch, "--parent", parent, "--heartbeat-ms", beat,
                       "--outputs", (char *)sup->paths.outputs, "--models-dir", (char *)sup->models_dir, "--data", (char *)sup->paths.data,
@@ -123,10 +148,11 @@ static enum status spawn(struct slot *s, const char *url, struct error *err)
         argv[n++] = "--cores";
         argv[n++] = cores;
     }
+    if (s->device.uuid[0])
+        argv[n++] = "--only-gpu";
     if (cfg(s)->warm_start)
         argv[n++] = "--warm-start";
-    const char *settings[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"};
-    char **env = env_with(settings, sizeof settings / sizeof settings[0]);
+    char **env = environment(&s->device);
     if (!env)
         return FAIL(err, OUT_OF_MEMORY, "out of memory starting a worker");
     struct spawn_args a = {.file = program, .argv = argv, .env = env, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .new_session = true,
@@ -249,7 +275,9 @@ static void take(struct slot *s, const struct link_message *m)
             progress_node_done(s, &m->NODE_DONE);
         break;
     case LINK_FINISH:
-        if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing)
+        if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing && view_is(m->FINISH.outcome, "device_fault"))
+            view_text(m->FINISH.error_message, s->end_reason, sizeof s->end_reason);    /* the exit that follows is the end of the attempt, a crash */
+        else if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing)
             pool_frame_finish(s, &m->FINISH);
         else
             LOGW("late finish refused", "slot=%d item=%lld epoch=%lld", s->index, (long long)m->FINISH.item, (long long)m->FINISH.epoch);

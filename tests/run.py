@@ -176,12 +176,12 @@ def long_farm_tests():
 
 
 def plain(tally):
-    ctest(tally, "unit and ops", "release", 400, "-LE", "^(golden|cases)$")
+    ctest(tally, "unit and ops", "release", 600, "-LE", "^(golden|cases)$")
     python_suite(tally, "lint", "lint/run.py", "release", 60)
     python_suite(tally, "front door", "door/run.py", "release", 120)
     runner(tally, "cases", "release", 120, "galley-cases", os.path.join(HERE, "cases/data"))
     runner(tally, "golden", "release", 300, "galley-golden", os.path.join(HERE, "golden/data"))
-    farm(tally, "farm", "release", 480, "--short")
+    farm(tally, "farm", "release", 700, "--short")
     if os.path.exists(os.path.join(HERE, "docs/run.py")):
         python_suite(tally, "docs", "docs/run.py", "release", 120)
 

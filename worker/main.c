@@ -18,6 +18,7 @@
 #include "proto/limits.h"
 #include "proto/link.h"
 #include "proto/sp.h"
+#include "worker/backend/load.h"
 #include "worker/options.h"
 #include "worker/probe.h"
 #include "worker/session.h"
@@ -77,8 +78,11 @@ static enum status send_message(struct worker *w, const struct link_message *m, 
     return send_frame(w, (struct view){frame.data, frame.len}, m->kind == LINK_FINISH, err);
 }
 
+/* compute_dtype: a GPU multiplies 16-bit numbers many times as fast, a CPU paints the same picture everywhere in float32. */
 static enum dtype compute_dtype(const struct worker_options *o)
 {
+    if (strcmp(o->precision, "auto") == 0)
+        return strncmp(o->device, "cuda", 4) == 0 ? DT_F16 : DT_F32;
     if (strcmp(o->precision, "bfloat16") == 0)
         return DT_BF16;
     return strcmp(o->precision, "float16") == 0 ? DT_F16 : DT_F32;
@@ -98,7 +102,7 @@ static enum status open_device(struct worker *w, struct error *err)
     const struct backend_api *api = backend_find(o->device);
     if (!api)
         return FAIL(err, NO_DEVICE, "this build has no backend for device '%s'", o->device);
-    struct backend_spec spec = {.device = o->device, .cores = o->n_cores ? o->cores : NULL, .n_cores = o->n_cores, .compute = compute_dtype(o)};
+    struct backend_spec spec = {.device = o->only_gpu ? "cuda:0" : o->device, .cores = o->n_cores ? o->cores : NULL, .n_cores = o->n_cores, .compute = compute_dtype(o)};
     if (!w->backend)
         TRY(api->open(&spec, &w->backend, err));
     struct model_cache_args args = {w->backend, spec.compute, o->models_dir, o->data, o->cache_bytes ? o->cache_bytes : default_cache_bytes()};
@@ -143,7 +147,9 @@ static int exit_code_of(enum status st)
 {
     switch (st) {
     case ST_OUT_OF_MEMORY: return EXIT_NO_MEMORY;
-    case ST_DEVICE_LOST: return EXIT_DEVICE_LOST;
+    case ST_DEVICE_LOST:
+    case ST_NO_DEVICE: return EXIT_DEVICE_LOST;    /* it was there when galleyd looked */
+    case ST_DEVICE_FAULT: return EXIT_STICKY;
     case ST_UNREACHABLE: return EXIT_LINK;
     default: return -1;
     }
@@ -373,8 +379,14 @@ int main(int argc, char **argv)
     }
     watch_parent(w.options.parent);
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
-    if (!backend_find(w.options.device) || !w.options.link[0]) {
-        LOGE("no backend or no link", "device=%s link=%s", w.options.device, w.options.link);
+    if (!backend_find(w.options.device)) {
+        const struct cuda_module *module;
+        bool cuda = strncmp(w.options.device, "cuda", 4) == 0 && backend_module(&module, &err) != ST_OK;
+        LOGE("no backend", "device=%s error=%s", w.options.device, cuda ? err.message : "no device of that name");
+        return EXIT_CONFIG;
+    }
+    if (!w.options.link[0]) {
+        LOGE("no link", "device=%s", w.options.device);
         return EXIT_CONFIG;
     }
     enum status st = serve(&w, &err);

@@ -27,6 +27,17 @@ static enum status cores(const char *text, struct worker_options *o, struct erro
     return ST_OK;
 }
 
+static bool *flag_of(const char *name, struct worker_options *o)
+{
+    const struct { const char *name; bool *flag; } flags[] = {
+        {"--probe", &o->probe}, {"--no-gpus", &o->no_gpus}, {"--warm-start", &o->warm_start}, {"--only-gpu", &o->only_gpu},
+    };
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++)
+        if (strcmp(flags[i].name, name) == 0)
+            return flags[i].flag;
+    return NULL;
+}
+
 enum status worker_options_read(int argc, char **argv, struct worker_options *ret, struct error *err)
 {
     struct worker_options o = {.device = "cpu", .link = "", .outputs = "", .models_dir = "", .data = "", .precision = "auto",
@@ -38,12 +49,9 @@ enum status worker_options_read(int argc, char **argv, struct worker_options *re
         {"--launch", NULL, &launch}, {"--parent", NULL, &o.parent}, {"--heartbeat-ms", NULL, &o.heartbeat_ms}, {"--cache-bytes", NULL, &o.cache_bytes},
     };
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--probe") == 0) {
-            o.probe = true;
-            continue;
-        }
-        if (strcmp(argv[i], "--warm-start") == 0) {
-            o.warm_start = true;
+        bool *flag = flag_of(argv[i], &o);
+        if (flag) {
+            *flag = true;
             continue;
         }
         if (i + 1 == argc)

@@ -18,6 +18,8 @@ struct worker_options {
     int64_t heartbeat_ms;
     int64_t cache_bytes;         /* of cached models; 0: half of the machine's memory */
     bool probe, warm_start;
+    bool no_gpus;                /* the probe leaves the GPUs alone */
+    bool only_gpu;               /* DEVICE's GPU is the only one that this process sees: its first */
 };
 
 /* worker_options_read fills RET from ARGV. BAD_CONFIG names the option. */

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "common/json.h"
+#include "worker/backend/cuda/module.h"
+#include "worker/backend/load.h"
 #include "worker/catalog.h"
 
 static void cpu_name(char ret[128])
@@ -46,13 +48,35 @@ static json_t *cpu_devices(void)
     return list;
 }
 
+/* cuda_devices adds the GPUs to OUT's devices, or says under "cuda" and among the notes why there is none. */
+static void cuda_devices(json_t *out)
+{
+    const struct cuda_module *module;
+    struct error err;
+    json_t *gpus = NULL;
+    enum status st = backend_module(&module, &err);
+    json_object_set_new(out, "cuda_module", json_boolean(st == ST_OK));
+    if (st == ST_OK)
+        st = module->probe(&gpus, &err);
+    if (st == ST_OK) {
+        json_array_extend(json_object_get(out, "devices"), gpus);
+        json_decref(gpus);
+        return;
+    }
+    char note[sizeof err.message + 64];
+    snprintf(note, sizeof note, "CUDA devices cannot be used: %s", err.message);
+    json_object_set_new(out, "cuda", json_string(err.message));
+    json_array_append_new(json_object_get(out, "notes"), json_string(note));
+}
+
 enum status probe_print(const struct worker_options *o, struct error *err)
 {
     json_t *out;
     TRY(catalog_list(o->models_dir, o->data, &out, err));
     json_object_set_new(out, "version", json_string(GALLEY_VERSION));
     json_object_set_new(out, "devices", cpu_devices());
-    json_array_append_new(json_object_get(out, "notes"), json_string("this build has no CUDA module: cuda devices cannot be used"));
+    if (!o->no_gpus)
+        cuda_devices(out);
     char *text = json_text(out);
     json_decref(out);
     if (!text || puts(text) == EOF || fflush(stdout) != 0) {

@@ -368,7 +368,9 @@ const char *session_outcome(enum status st)
     case ST_OK: return "completed";
     case ST_CANCELED: return "canceled";
     case ST_OUT_OF_MEMORY: return "out_of_memory";
-    case ST_DEVICE_LOST: return "device_lost";
+    case ST_DEVICE_LOST:
+    case ST_NO_DEVICE: return "device_lost";
+    case ST_DEVICE_FAULT: return "device_fault";
     default: return "failed";
     }
 }

@@ -24,7 +24,7 @@ struct session_env {
 };
 
 /* session_run runs an assignment to its end and sends FINISH. Returns the outcome's status: OK, CANCELED, NODE_FAILED...; OUT_OF_MEMORY,
- * DEVICE_LOST and UNREACHABLE (the finish could not be sent), after which the worker must not go on. ERR tells about a failed item (for one log line). */
+ * DEVICE_LOST, NO_DEVICE, DEVICE_FAULT and UNREACHABLE (the finish could not be sent), after which the worker must not go on. ERR tells about a failed item (for one log line). */
 enum status session_run(const struct session_env *env, const struct link_ASSIGN *a, struct error *err);
 /* session_outcome is the FINISH frame's word for an item that ended with ST. */
 const char *session_outcome(enum status st);

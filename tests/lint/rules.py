@@ -17,7 +17,7 @@ LAYERS = {
     "worker/image": ["common", "worker/backend", "worker/image"],
     "worker/nodes": ["common", "graph", "worker/backend", "worker/engine", "worker/image", "worker/nodes"],
     "worker": ["common", "graph", "proto", "worker"],
-    "kernels": ["kernels"],
+    "kernels": ["kernels", "worker/backend"],
 }
 LIBRARIES = ["common", "graph", "proto", "worker/backend", "worker/engine", "worker/image", "worker/nodes"]
 NNG_FOLDER = "proto"
@@ -169,9 +169,9 @@ def the_reference_is_current():
             return
 
 
-def galleyd_links_no_engine():
+def programs_link_no_gpu_library():
     build = os.environ.get("TEST_BUILD_DIR", os.path.join(ROOT, "build/release"))
-    for program in ("galleyd", "galley"):
+    for program in ("galleyd", "galley", "galley-worker"):
         path = os.path.join(build, "bin", program)
         if not os.path.exists(path):
             yield "%s: is not built" % path
@@ -182,8 +182,8 @@ def galleyd_links_no_engine():
             yield "%s: readelf lists no libraries" % path
         for library in needed:
             if GPU_LIBRARIES.match(library):
-                yield "%s: needs %s; only galley-worker may" % (program, library)
+                yield "%s: needs %s; only the module galley-cuda.so may" % (program, library)
 
 
 RULES = [includes_follow_the_layers, files_and_functions_are_short, libraries_neither_log_nor_exit, only_proto_uses_nng_and_only_calls_that_both_versions_have,
-         tests_wait_for_events_not_for_time, no_leftovers_and_nothing_outside_the_tree, the_reference_is_current, galleyd_links_no_engine]
+         tests_wait_for_events_not_for_time, no_leftovers_and_nothing_outside_the_tree, the_reference_is_current, programs_link_no_gpu_library]

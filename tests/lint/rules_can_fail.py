@@ -17,11 +17,11 @@ BROKEN = {
         "common/status.def": 'STATUS(OK, "ok", NONE, "done")\n', "common/config.def": "CONFIG(key_a, INT, 1, 0, 2, RELOAD, \"x\")\n",
         "proto/commands.def": 'COMMAND(op_a, ANYONE, "x") END_COMMAND(op_a)\nLATER(op_b, "y")\n', "worker/backend/ops.def": 'OP(A, "a", 1, 0, 0, 0)\n',
         "docs/reference.md": "# Reference\n"},
-    "galleyd_links_no_engine": {"common/a.c": ""},
+    "programs_link_no_gpu_library": {"common/a.c": ""},
 }
 EXPECTED = {"includes_follow_the_layers": 5, "files_and_functions_are_short": 2, "libraries_neither_log_nor_exit": 3,
             "only_proto_uses_nng_and_only_calls_that_both_versions_have": 2, "tests_wait_for_events_not_for_time": 3, "no_leftovers_and_nothing_outside_the_tree": 2,
-            "the_reference_is_current": 1, "galleyd_links_no_engine": 2}
+            "the_reference_is_current": 1, "programs_link_no_gpu_library": 3}
 
 
 def write_tree(root, tree):
@@ -58,12 +58,12 @@ def linked_against_an_engine():
         write_tree(root, {"bin/x.c": "int main(void) { return 0; }\n", "bin/y.c": "int y;\n"})
         library = os.path.join(root, "libcudnn.so")
         subprocess.run(["gcc", "-shared", os.path.join(root, "bin/y.c"), "-o", library, "-Wl,-soname,libcudnn.so.9"], check=True)
-        for program, needed in (("galleyd", library), ("galley", "-lm")):
+        for program, needed in (("galleyd", library), ("galley", "-lm"), ("galley-worker", "-lm")):
             subprocess.run(["gcc", os.path.join(root, "bin/x.c"), "-o", os.path.join(root, "bin", program), "-Wl,--no-as-needed", needed], check=True)
         before = os.environ.get("TEST_BUILD_DIR")
         os.environ["TEST_BUILD_DIR"] = root
         try:
-            return list(rules.galleyd_links_no_engine())
+            return list(rules.programs_link_no_gpu_library())
         finally:
             if before is None:
                 del os.environ["TEST_BUILD_DIR"]
@@ -79,4 +79,4 @@ def every_rule_can_fail():
             yield "%s complains %d times about a tree with %d faults: %s" % (name, len(found), EXPECTED[name], found)
     found = linked_against_an_engine()
     if len(found) != 1 or "libcudnn" not in found[0]:
-        yield "galleyd_links_no_engine does not name libcudnn: %s" % found
+        yield "programs_link_no_gpu_library does not name libcudnn: %s" % found

@@ -123,8 +123,11 @@ void trial_lay(const struct trial *t, struct laid *ret)
     struct op_desc *d = &ret->desc;
     int n = operands_of(d, all);
     size_t end = 64;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         place(all[i], &end);
+        if (t->fused_views && all[i] == &d->x)    /* key and value lie behind the queries of the last token */
+            end += 2 * (size_t)d->x.c * dtype_bytes(d->x.dtype);
+    }
     if (t->alias_y && d->kind == OP_LINCOMB)
         d->lincomb.in[0] = d->y;
     else if (t->alias_y)

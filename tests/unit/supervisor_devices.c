@@ -1,4 +1,4 @@
-/* generation_devices against a made-up machine of four processors (3, 5, 6, 7) and one GPU. */
+/* generation_devices against a made-up machine of four processors (3, 5, 6, 7) and up to three GPUs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 
 #include "supervisor/devices.h"
 
-static json_t *machine(bool gpu)
+static json_t *machine(int gpus)
 {
     json_t *list = json_array();
     const int cores[] = {3, 5, 6, 7};
@@ -18,13 +18,17 @@ static json_t *machine(bool gpu)
         snprintf(name, sizeof name, "cpu:%d", i);
         json_array_append_new(list, json_pack("{s:s s:s s:s s:I s:[i]}", "device", name, "kind", "cpu", "name", "Test CPU", "memory_bytes", (json_int_t)1 << 30, "cores", cores[i]));
     }
-    if (gpu)
-        json_array_append_new(list, json_pack("{s:s s:s s:s s:s s:I}", "device", "cuda:0", "uuid", "GPU-1", "kind", "cuda", "name", "Test GPU", "memory_bytes", (json_int_t)1 << 34));
-    return json_pack("{s:o s:[]}", "devices", list, "models");
+    static const char *const uuids[] = {"GPU-1a2b3c4d", "GPU-1a2b9999", "GPU-ffff0000"};
+    for (int i = 0; i < gpus; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "cuda:%d", i);
+        json_array_append_new(list, json_pack("{s:s s:s s:s s:s s:I}", "device", name, "uuid", uuids[i], "kind", "cuda", "name", "Test GPU", "memory_bytes", (json_int_t)1 << 34));
+    }
+    return json_pack("{s:o s:[] s:s*}", "devices", list, "models", "cuda", gpus ? NULL : "the driver sleeps");
 }
 
 /* resolve reads WANTED (names with spaces between them) and returns the count, -1 and ERR on a refusal. */
-static int resolve(const char *wanted, bool gpu, struct device *ret, struct error *err)
+static int resolve(const char *wanted, int gpus, struct device *ret, struct error *err)
 {
     struct strlist names = {0};
     char text[256], *rest = text;
@@ -32,7 +36,7 @@ static int resolve(const char *wanted, bool gpu, struct device *ret, struct erro
     snprintf(text, sizeof text, "%s", wanted);
     for (char *name; (name = strtok_r(rest, " ", &rest));)
         strlist_add(&names, name);
-    json_t *probe = machine(gpu);
+    json_t *probe = machine(gpus);
     enum status s = devices_resolve(&names, probe, ret, &n, err);
     json_decref(probe);
     strlist_free(&names);
@@ -45,7 +49,7 @@ static void processors_are_counted_in_the_mask(void **state)
 {
     (void)state;
     struct error err;
-    assert_int_equal(resolve("cpu:0 cpu:2-3", false, d, &err), 2);
+    assert_int_equal(resolve("cpu:0 cpu:2-3", 0, d, &err), 2);
     assert_int_equal(d[0].n_cores, 1);
     assert_int_equal(d[0].cores[0], 3);
     assert_int_equal(d[1].n_cores, 2);
@@ -57,11 +61,11 @@ static void plain_cpu_takes_what_is_left(void **state)
 {
     (void)state;
     struct error err;
-    assert_int_equal(resolve("cpu cpu:1", false, d, &err), 2);
+    assert_int_equal(resolve("cpu cpu:1", 0, d, &err), 2);
     assert_int_equal(d[0].n_cores, 3);
     assert_int_equal(d[0].cores[0], 3);
     assert_int_equal(d[0].cores[1], 6);
-    assert_int_equal(resolve("cpu cpu:0-3", false, d, &err), -1);
+    assert_int_equal(resolve("cpu cpu:0-3", 0, d, &err), -1);
     assert_non_null(strstr(err.message, "no processor left"));
 }
 
@@ -69,7 +73,7 @@ static void duplicates_go_in_order(void **state)
 {
     (void)state;
     struct error err;
-    assert_int_equal(resolve("cpu:1 cpu:0 cpu:1", false, d, &err), 2);
+    assert_int_equal(resolve("cpu:1 cpu:0 cpu:1", 0, d, &err), 2);
     assert_string_equal(d[0].name, "cpu:1");
     assert_string_equal(d[1].name, "cpu:0");
 }
@@ -78,12 +82,17 @@ static void automatic_and_empty(void **state)
 {
     (void)state;
     struct error err;
-    assert_int_equal(resolve("auto", true, d, &err), 1);
+    assert_int_equal(resolve("auto", 1, d, &err), 1);
     assert_string_equal(d[0].name, "cuda:0");
-    assert_int_equal(resolve("auto", false, d, &err), 1);
+    assert_int_equal(resolve("auto", 0, d, &err), 1);
     assert_string_equal(d[0].name, "cpu");
     assert_int_equal(d[0].n_cores, 4);
-    assert_int_equal(resolve("", false, d, &err), 1);
+    assert_int_equal(resolve("", 0, d, &err), 1);
+    assert_string_equal(d[0].name, "cpu");
+    assert_int_equal(resolve("auto", 3, d, &err), 3);
+    assert_string_equal(d[2].name, "cuda:2");
+    assert_int_equal(resolve("", 3, d, &err), 1);
+    assert_string_equal(d[0].name, "cuda:0");
 }
 
 static void refusals_name_the_entry_and_what_is_valid(void **state)
@@ -94,22 +103,35 @@ static void refusals_name_the_entry_and_what_is_valid(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         char list[64];
         snprintf(list, sizeof list, "cpu:0 %s", bad[i]);
-        assert_int_equal(resolve(list, true, d, &err), -1);
+        assert_int_equal(resolve(list, 1, d, &err), -1);
         assert_non_null(strstr(err.message, bad[i]));
         assert_non_null(strstr(err.message, "cpu:0 to cpu:3"));
         assert_non_null(strstr(err.message, "cuda:0"));
     }
-    assert_int_equal(resolve("cuda:0", false, d, &err), -1);
-    assert_non_null(strstr(err.message, "CUDA module"));
+    assert_int_equal(resolve("cuda:0", 0, d, &err), -1);
+    assert_non_null(strstr(err.message, "the driver sleeps"));
 }
 
 static void gpus_by_name_and_uuid(void **state)
 {
     (void)state;
     struct error err;
-    assert_int_equal(resolve("GPU-1 cpu:0", true, d, &err), 2);
+    assert_int_equal(resolve("GPU-1a2b3c4d cpu:0 cuda", 1, d, &err), 2);
+    assert_string_equal(d[0].name, "cuda:0");
+    assert_string_equal(d[0].kind, "cuda");
+    assert_string_equal(d[0].uuid, "GPU-1a2b3c4d");
     assert_string_equal(d[0].model, "Test GPU");
     assert_int_equal(d[0].n_cores, 0);
+    assert_string_equal(d[1].uuid, "");
+    assert_int_equal(resolve("cuda:2 gpu-FFFF GPU-1a2b9 cuda:1 cuda", 3, d, &err), 3);
+    assert_string_equal(d[0].name, "cuda:2");
+    assert_string_equal(d[1].name, "cuda:1");
+    assert_string_equal(d[2].name, "cuda:0");
+    assert_int_equal(resolve("GPU-1a2b", 3, d, &err), -1);
+    assert_non_null(strstr(err.message, "more than one UUID"));
+    assert_int_equal(resolve("cuda:3", 3, d, &err), -1);
+    assert_non_null(strstr(err.message, "'cuda:3' is not there"));
+    assert_non_null(strstr(err.message, "cuda:0 to cuda:2"));
 }
 
 int main(void)

@@ -1,7 +1,5 @@
 #include "worker/backend/backend.h"
 
-#include <string.h>
-
 size_t dtype_bytes(enum dtype t)
 {
     static const unsigned char bytes[DT_COUNT] = {[DT_F32] = 4, [DT_F16] = 2, [DT_BF16] = 2, [DT_U8] = 1, [DT_I32] = 4};
@@ -30,15 +28,4 @@ double op_tolerance(enum op_kind k, enum dtype t)
     if ((unsigned)k >= OP_COUNT)
         return 0;
     return ops[k].tolerance[t == DT_F16 ? 1 : t == DT_BF16 ? 2 : 0];
-}
-
-const struct backend_api *backend_find(const char *device)
-{
-    static const struct backend_api *const all[] = {&backend_cpu, &backend_ref};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        size_t n = strlen(all[i]->name);
-        if (!strncmp(device, all[i]->name, n) && (device[n] == '\0' || device[n] == ':'))
-            return all[i];
-    }
-    return NULL;
 }

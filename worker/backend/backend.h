@@ -137,7 +137,8 @@ struct backend { const struct backend_api *api; };
 
 extern const struct backend_api backend_ref, backend_cpu;
 
-/* backend_find returns the api that serves a device name ("cpu...", "ref" for tests), NULL if this build has none. */
+/* backend_find returns the api that serves a device name ("cpu...", "cuda...", "ref" for tests), NULL if this build or machine has none:
+ * see worker/backend/load.h for why there is no CUDA. */
 const struct backend_api *backend_find(const char *device);
 const char *op_name(enum op_kind k);
 /* op_tolerance returns the relative L2 tolerance of the op list for results in dtype T. */

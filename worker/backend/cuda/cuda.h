@@ -5,6 +5,7 @@
 #include "worker/backend/backend.h"
 #include "worker/backend/cuda/driver.h"
 
+struct staging;
 struct gemm;         /* gemm.c: cuBLASLt */
 struct dnn;          /* dnn.c: cuDNN */
 
@@ -40,18 +41,19 @@ struct cuda_backend {
     enum dtype compute;
     size_t reserve_bytes, used_bytes;
     int processors;              /* multiprocessors */
-    void *pinned;                /* staging for uploads and downloads */
+    struct staging *staging;     /* memory.c: pinned memory that uploads and downloads go through */
     struct gemm *gemm;
     struct dnn *dnn;
-    enum status lost;            /* ST_OK, or the sticky or device error after which nothing works in this process */
+    enum status lost;            /* ST_OK, or DEVICE_FAULT, DEVICE_LOST: nothing works in this process any more */
 };
 
-/* One op. RUN only enqueues: no allocation, no wait, no lookup. */
+/* One op. RUN only enqueues: no allocation, no wait, no lookup. What a failed MAKE leaves in OP->own, DROP gets. DROP is called when the
+ * stream is done with the op, and after the device was lost too. */
 struct bop;
 struct cuda_op_kind {
     enum status (*make)(struct cuda_backend *b, struct bop *op, struct error *err);     /* OP->desc has passed op_check */
     enum status (*run)(struct cuda_backend *b, struct bop *op, CUdeviceptr arena, CUdeviceptr workspace, struct error *err);
-    void (*drop)(struct cuda_backend *b, struct bop *op);                               /* frees OP->own; may be NULL */
+    void (*drop)(struct cuda_backend *b, struct bop *op);                               /* frees OP->own, called if that is set; may be NULL */
 };
 struct bop {
     struct op_desc desc;
@@ -78,7 +80,7 @@ NODISCARD enum status cuda_weight(struct cuda_backend *b, const struct bweight *
 
 /* ---- launch.c */
 struct k_operand k_operand_of(const struct operand *o, CUdeviceptr arena);               /* at 0 if O is not set */
-/* k_vector returns W as the float32 vector or table that kernels read; at 0 if W is NULL. */
+/* k_vector returns W as kernels read it: a vector in float32, a table as it is stored; at 0 if W is NULL. */
 NODISCARD enum status k_vector(struct cuda_backend *b, const struct bweight *w, struct k_weight *ret, struct error *err);
 /* cuda_launch starts kernel ID on the stream: BLOCKS of THREADS. ARGS is its argument struct. */
 NODISCARD enum status cuda_launch(struct cuda_backend *b, enum kernel_id id, int64_t blocks, int threads, void *args, struct error *err);

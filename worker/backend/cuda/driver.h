@@ -30,8 +30,8 @@ extern struct driver cu;             /* filled by driver_load */
 /* driver_load opens libcuda.so.1 and initialises it, once per process. NO_DEVICE says why there is none: no library, a missing entry point,
  * a driver that is too old, no device. */
 NODISCARD enum status driver_load(struct error *err);
-/* driver_status maps a driver's error to the status list: OUT_OF_MEMORY, DEVICE_LOST for what only a new process mends (sticky) or nothing
- * does, UNSUPPORTED, else INTERNAL. */
+/* driver_status maps a driver's error to the status list: OUT_OF_MEMORY, DEVICE_FAULT for what only a new process mends (sticky),
+ * DEVICE_LOST for what that does not mend either, NO_DEVICE, UNSUPPORTED, else INTERNAL. */
 enum status driver_status(CUresult r);
 /* CU runs a driver call; on an error it fills ERR and returns from the caller. */
 #define CU(err, what, call)                                                                                                                \
