@@ -13,7 +13,7 @@ build=$root/build/release
 
 build_packages="cmake ninja-build gcc libc6-dev pkg-config libnng-dev libmsgpack-dev libsqlite3-dev libyaml-dev libpng-dev libjansson-dev
   libutf8proc-dev libsodium-dev libsystemd-dev libchafa-dev libglib2.0-dev"
-test_packages="nng-utils libcmocka-dev python3 python3-numpy"
+test_packages="nng-utils libcmocka-dev python3 python3-venv python3-numpy"
 full_packages="clang libclang-rt-14-dev"
 cuda_packages="g++"
 # One release of CUDA, in the form of NVIDIA's Python wheels.

@@ -25,6 +25,7 @@ static const char schedulers_here[] =
 #define CACHED .use_cache = true
 #define EXTRA_INPUTS .extra_inputs = true
 #define SAVES_IMAGE .saves_image = true
+#define QUICK .quick = true
 #define CONNECTION .input = INPUT_CONNECTION
 #define DIRECT .input = INPUT_DIRECT
 #define REQUIRED .required = true

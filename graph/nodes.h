@@ -37,6 +37,7 @@ struct node_type {
     const struct node_field *outputs; size_t n_outputs;
     bool use_cache, extra_inputs;
     bool saves_image;
+    bool quick;                     /* only computes a value, in microseconds */
 };
 
 /* node_type_find returns the row of TYPE, NULL if this build has none. node_type_known: InvokeAI has it, here or not. */

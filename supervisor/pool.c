@@ -169,6 +169,7 @@ static void claim_done(struct store_op *op, enum status st, const struct error *
             claim(s);
     }
     slot_settled(s);
+    batch_text_unref(c->result.batch);    /* what assign has not taken */
     change_list_fini(&c->changes);
     free(c);
 }

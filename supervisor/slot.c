@@ -16,7 +16,7 @@
 #include "common/subprocess.h"
 #include "proto/limits.h"
 
-enum { TAKE_MAX = 256 };    /* frames of one worker before the loop looks at other things again */
+enum { TAKE_MAX = 256 };    /* messages of one worker, at a frame's end, before the loop looks at other things again */
 
 static const struct config *cfg(const struct slot *s)
 {
@@ -39,7 +39,7 @@ bool slot_event(struct slot *s, enum slot_event e)
     snprintf(topic, sizeof topic, "ev/worker/%d ", s->index);
     const struct ev_field fields[] = {
         EV_I("slot", s->index), EV_S("device", s->device.name), EV_S("state", slot_state_name(to)), EV_S("reason", s->reason[0] ? s->reason : NULL),
-        s->work.item ? EV_I("item_id", s->work.item) : (struct ev_field){.kind = EV_SKIP},
+        s->work.item && !s->settling ? EV_I("item_id", s->work.item) : (struct ev_field){.kind = EV_SKIP},
     };
     bool trivial = to == SLOT_BUSY || (to == SLOT_READY && e == SLOT_ON_FINISHED);
     if (!trivial)    /* an item's own events say when its device is busy */
@@ -301,33 +301,43 @@ static uint64_t launch_of(const struct link_message *m)
     }
 }
 
-static void take_frame(struct slot *s, struct view frame)
+/* check_frame reads a whole frame without acting on it: a worker that breaks the form has said nothing. */
+static enum status check_frame(const struct slot *s, struct view frame, struct error *err)
 {
-    s->heard_ms = clock_ms();
+    struct link_message m;
     do {
-        struct link_message m;
-        struct error err;
-        enum status st = link_next(&frame, true, &m, &err);
-        if (st == ST_OK && launch_of(&m) != s->launch)
-            st = FAIL(&err, PROTOCOL, "frame %s of launch %llu on the link of launch %llu", link_name(m.kind), (unsigned long long)launch_of(&m), (unsigned long long)s->launch);
-        if (st != ST_OK) {
-            LOGE("frame of a worker refused", "slot=%d error=%s", s->index, err.message);
-            slot_kill(s, false, END_CRASH, "sent a frame that breaks the link protocol");
-            return;
-        }
-        take(s, &m);
+        TRY(link_next(&frame, true, &m, err));
+        if (launch_of(&m) != s->launch)
+            return FAIL(err, PROTOCOL, "frame %s of launch %llu on the link of launch %llu", link_name(m.kind), (unsigned long long)launch_of(&m), (unsigned long long)s->launch);
     } while (frame.n);
+    return ST_OK;
 }
 
-/* take_frames acts on at most MAX frames; false: none is left. */
+/* take_frame acts on the messages of a frame and returns how many there were. */
+static int take_frame(struct slot *s, struct view frame)
+{
+    struct error err;
+    int n = 0;
+    if (check_frame(s, frame, &err) != ST_OK) {
+        LOGE("frame of a worker refused", "slot=%d error=%s", s->index, err.message);
+        slot_kill(s, false, END_CRASH, "sent a frame that breaks the link protocol");
+        return 1;
+    }
+    s->heard_ms = clock_ms();
+    for (struct link_message m; frame.n && link_next(&frame, true, &m, &err) == ST_OK; n++)
+        take(s, &m);
+    return n;
+}
+
+/* take_frames acts on frames until they held MAX messages; false: none is left. */
 static bool take_frames(struct slot *s, int max)
 {
     void *frame;
     size_t n;
-    for (int i = 0; i < max; i++) {
+    for (int i = 0; i < max;) {
         if (!s->link || s->state == SLOT_LOST || !sp_pair_take(s->link, &frame, &n))
             return false;
-        take_frame(s, (struct view){frame, n});
+        i += take_frame(s, (struct view){frame, n});
         free(frame);
     }
     return true;
@@ -420,6 +430,7 @@ static void on_exit_fd(void *arg, uint32_t events)
     (void)events;
     if (s->settling) {
         s->exit_waits = true;
+        s->cancel_until = s->term_until = s->lost_at = 0;    /* it has ended */
         loop_fd_del(s->pool->sup->loop, s->pidfd);
         return;
     }
@@ -470,6 +481,8 @@ void slot_settled(struct slot *s)
     if (!s->settling)
         return;
     s->settling = false;
+    if (store_broken(s->pool->sup->store, NULL))
+        return;    /* nothing more is told */
     s->heard_ms = s->moved_ms = clock_ms();    /* the disk was slow, not the worker */
     slot_on_wake(s);
     if (s->exit_waits) {

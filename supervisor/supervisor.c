@@ -250,7 +250,7 @@ static void on_drain_timer(void *arg)
         return;
     }
     bool late = clock_ms() >= sup->drain_until_ms;
-    if (late || pool_idle(sup->pool))
+    if (late || (sup->drain_told && pool_idle(sup->pool)))
         stop_now(sup);
     else
         loop_timer_set(sup->drain_timer, 20);
@@ -269,13 +269,16 @@ static void tell_draining(struct store_op *op, enum status st, const struct erro
 {
     (void)st, (void)err;
     struct drain_op *d = (struct drain_op *)op;
-    node_event(d->sup, "draining", NULL);
+    if (d->sup->state == RUN_DRAINING)
+        node_event(d->sup, "draining", NULL);
+    d->sup->drain_told = true;
     free(d);
 }
 
 static void announce_drain(struct supervisor *sup)
 {
     struct drain_op *d = calloc(1, sizeof *d);
+    sup->drain_told = !d;
     if (!d)
         return;
     *d = (struct drain_op){.op = {.run = nothing_to_write, .done = tell_draining}, .sup = sup};
@@ -484,6 +487,7 @@ static enum status open_queue(struct supervisor *sup, const struct device *devic
     TRY(queue_begin(q, err));
     TRY(recover(sup, q, devices, n, b, err));
     TRY(queue_commit(q, err));
+    TRY(queue_sync(q, err));
     TRY(outputs_prepare(sup->paths.outputs, q, err));
     TRY(queue_reader_open(sup->paths.state, &reader, err));
     return store_start(q, reader, ring_store, sup, &sup->store, err);

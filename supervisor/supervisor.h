@@ -42,6 +42,7 @@ struct supervisor {
     char private_dir[PATH_BYTES];
     struct loop_timer *drain_timer, *house_timer, *exit_timer;
     int64_t drain_until_ms;
+    bool drain_told;             /* subscribers know that the node drains */
     int ready_fd;                    /* written once when serving; -1 */
     uint64_t requests, items_finished;
 };

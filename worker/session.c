@@ -65,12 +65,11 @@ static void send(struct session *s, const struct link_message *m)
     send_waiting(s, m->kind == LINK_FINISH);
 }
 
-/* send_soon lets M wait for the next message: nodes that only compute a value begin and end within microseconds, one frame carries many of them.
- * Whatever takes its time asks a service first (phase, picture, model), and those send what waits. */
-static void send_soon(struct session *s, const struct link_message *m)
+/* send_of_node sends M, which is about the node that runs now. A quick node's may wait for the next message: one frame carries many of them. */
+static void send_of_node(struct session *s, const struct link_message *m)
 {
     link_encode(m, &s->waiting);
-    if (s->waiting.len > WAITING_BYTES)
+    if (!s->node->type->quick || s->waiting.len > WAITING_BYTES)
         send_waiting(s, false);
 }
 
@@ -190,7 +189,6 @@ static char *metadata_text(const json_t *metadata)
 static enum status service_image_put(void *self, const struct picture *p, const json_t *metadata, const char **ret_name, struct error *err)
 {
     struct session *s = self;
-    send_waiting(s, false);
     struct png_text texts[3];
     size_t n = 0;
     char *meta = metadata ? metadata_text(metadata) : NULL;
@@ -237,7 +235,6 @@ static enum status read_picture(const char *path, struct picture **ret, struct e
 static enum status service_image_get(void *self, const char *name, const struct picture **ret, struct error *err)
 {
     struct session *s = self;
-    send_waiting(s, false);
     for (struct stored_picture *sp = s->pictures; sp; sp = sp->next)
         if (strcmp(sp->name, name) == 0) {
             *ret = sp->picture;
@@ -311,7 +308,7 @@ static enum status prepare(struct session *s, struct error *err)
 
 static void node_done(struct session *s, const char *error_type, const char *message, const char *result)
 {
-    send_soon(s, &(struct link_message){LINK_NODE_DONE, .NODE_DONE = {
+    send_of_node(s, &(struct link_message){LINK_NODE_DONE, .NODE_DONE = {
         .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .invocation_id = view_of(s->node->id),
         .source_id = view_of(s->node->source_id), .type = view_of(s->node->type->type), .error = view_of(message),
         .error_type = view_of(error_type), .result = view_of(result)}});
@@ -322,7 +319,7 @@ static enum status run_node(struct session *s, const struct node_services *servi
     node_fn *fn = node_fn_find(s->node->type->type);
     json_t *output = NULL;
     s->phase = s->message = NULL;
-    send_soon(s, &(struct link_message){LINK_STARTED, .STARTED = {
+    send_of_node(s, &(struct link_message){LINK_STARTED, .STARTED = {
         .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .invocation_id = view_of(s->node->id),
         .source_id = view_of(s->node->source_id), .type = view_of(s->node->type->type)}});
     if (!hook_tick(s))

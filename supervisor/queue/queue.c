@@ -130,7 +130,11 @@ int64_t queue_wal_bytes(const struct queue *q)
 enum status queue_checkpoint(struct queue *q, struct error *err)
 {
     int rc = sqlite3_wal_checkpoint_v2(q->sql.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    return rc == SQLITE_OK || rc == SQLITE_BUSY ? ST_OK : sql_error(q->sql.db, err, "checkpoint");
+    if (rc == SQLITE_OK || rc == SQLITE_BUSY)
+        return ST_OK;
+    enum status status = sql_error(q->sql.db, err, "checkpoint");
+    q->suspect = q->suspect || status != ST_DISK_FULL;
+    return status;
 }
 
 static enum status meta_start(struct queue *q, const char *key, sqlite3_stmt **ret, struct error *err)

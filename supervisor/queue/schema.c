@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -162,11 +163,43 @@ static bool left_unclean(const char *path)
     return stat(wal, &st) == 0 && st.st_size > 0 && stat(path, &db) == 0 && db.st_size > 0 && db.st_size <= CHECK_BYTES;
 }
 
+/* log_rewrite writes the log over itself and syncs it. After a sync that failed, the system's cache may hold commits that the disk does not
+ * have and that no later sync would write, as they count as written: what is read from here on must be what the disk has. */
+static enum status log_rewrite(const char *path, struct error *err)
+{
+    char wal[PATH_BYTES + 8], block[65536];
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    sqlite3_int64 size = 0;
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    if (access(wal, F_OK) != 0)
+        return ST_OK;
+    sqlite3_file *f = calloc(1, (size_t)vfs->szOsFile);
+    if (!f)
+        return FAIL(err, OUT_OF_MEMORY, "no memory for '%s'", wal);
+    int rc = vfs->xOpen(vfs, wal, f, SQLITE_OPEN_READWRITE | SQLITE_OPEN_WAL, NULL);
+    if (rc == SQLITE_OK)
+        rc = f->pMethods->xFileSize(f, &size);
+    for (sqlite3_int64 at = 0; at < size && rc == SQLITE_OK; at += (sqlite3_int64)sizeof block) {
+        int n = size - at < (sqlite3_int64)sizeof block ? (int)(size - at) : (int)sizeof block;
+        rc = f->pMethods->xRead(f, block, n, at);
+        if (rc == SQLITE_OK)
+            rc = f->pMethods->xWrite(f, block, n, at);
+    }
+    if (rc == SQLITE_OK)
+        rc = f->pMethods->xSync(f, SQLITE_SYNC_NORMAL);
+    if (f->pMethods)
+        f->pMethods->xClose(f);
+    free(f);
+    return rc == SQLITE_OK ? ST_OK : FAIL(err, IO, "cannot write '%s' again: %s", wal, strerror(errno));
+}
+
 enum status queue_open_db(const char *path, bool synchronous, sqlite3 **ret, struct error *err)
 {
     int64_t app = 0, version = 0, tables = 0;
     bool unclean = left_unclean(path);
     sqlite3 *db = NULL;
+    if (synchronous)
+        TRY(log_rewrite(path, err));
     TRY(queue_connect(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, err));
     enum status status = sql_pragma_int(db, "PRAGMA application_id", &app, err);
     if (status == ST_OK)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { IDLE_CHECKPOINT_MS = 500, READ_BATCH = 16 };
+enum { IDLE_CHECKPOINT_MS = 500 };
 
 struct op_list {
     struct store_op *head, *tail;
@@ -26,10 +26,10 @@ struct store {
     struct queue_reader *r;
     void (*ring)(void *arg);
     void *arg;
-    pthread_mutex_t lock; /* over the lists, the counts and STOPPING */
+    pthread_mutex_t lock; /* over the lists, UNSYNCED and STOPPING */
     struct lane writer, reader;
-    int64_t commits, syncs; /* commits that readers may see; how many of them the disk has */
-    pthread_cond_t synced;
+    bool unsynced;         /* readers may see a commit that the disk does not have */
+    struct op_list unsure; /* reads that were done meanwhile: told with it */
     struct op_list done;
     struct store_op *committed, **last_committed; /* to be told so; each is in DONE later, never before */
     bool stopping;
@@ -108,7 +108,7 @@ static bool run_ops(struct store *s, struct store_op *batch, struct error *why)
 static void note_commit(struct store *s)
 {
     pthread_mutex_lock(&s->lock);
-    s->commits++;
+    s->unsynced = true;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -158,25 +158,42 @@ static void run_batch(struct store *s, struct store_op *batch)
     fail_batch(batch, &why);
 }
 
-/* finish hands a batch to the loop. What a reader has found may be newer than what the disk has: it follows the commits that made it so. */
-static void finish(struct store *s, struct lane *lane, struct store_op *batch)
+static void push_all(struct op_list *l, struct store_op *op)
 {
+    while (op) {
+        struct store_op *next = op->next;
+        push(l, op);
+        op = next;
+    }
+}
+
+/* wrote hands a batch to the loop, and behind it the reads that may have seen it. */
+static void wrote(struct store *s, struct store_op *batch)
+{
+    atomic_store(&s->writer.since_ms, 0);
     pthread_mutex_lock(&s->lock);
-    if (lane == &s->writer) {
-        s->syncs = s->commits;
-        pthread_cond_broadcast(&s->synced);
-    }
-    int64_t seen = s->commits;
-    while (s->syncs < seen)
-        pthread_cond_wait(&s->synced, &s->lock);
-    atomic_store(&lane->since_ms, 0);
-    while (batch) {
-        struct store_op *next = batch->next;
-        push(&s->done, batch);
-        batch = next;
-    }
+    push_all(&s->done, batch);
+    if (atomic_load(&s->broken))
+        fail_batch(s->unsure.head, &s->broken_err);
+    push_all(&s->done, s->unsure.head);
+    s->unsure = (struct op_list){0};
+    s->unsynced = false;
     pthread_mutex_unlock(&s->lock);
     s->ring(s->arg);
+}
+
+/* has_read hands a read to the loop, or lets it wait for the disk. */
+static void has_read(struct store *s, struct store_op *op)
+{
+    atomic_store(&s->reader.since_ms, 0);
+    pthread_mutex_lock(&s->lock);
+    bool waits = s->unsynced;
+    if (atomic_load(&s->broken) && op->status == ST_OK)
+        fail_op(op, &s->broken_err);
+    push(waits ? &s->unsure : &s->done, op);
+    pthread_mutex_unlock(&s->lock);
+    if (!waits)
+        s->ring(s->arg);
 }
 
 static void start_clock(struct lane *lane) { atomic_store(&lane->since_ms, clock_real_ms() + 1); }
@@ -218,7 +235,7 @@ static void *writer_main(void *arg)
         if (batch) {
             start_clock(&s->writer);
             run_batch(s, batch);
-            finish(s, &s->writer, batch);
+            wrote(s, batch);
         }
         bool broken = atomic_load(&s->broken);
         if (!stop && !broken && (batch ? queue_wal_bytes(s->q) > STORE_WAL_BYTES : dirty))
@@ -233,13 +250,12 @@ static void *reader_main(void *arg)
     struct store *s = arg;
     bool stop = false;
     while (!stop) {
-        struct store_op *batch = wait_for(s, &s->reader, READ_BATCH, -1, &stop);
-        if (!batch)
+        struct store_op *op = wait_for(s, &s->reader, 1, -1, &stop);
+        if (!op)
             continue;
         start_clock(&s->reader);
-        for (struct store_op *op = batch; op; op = op->next)
-            op->status = op->read(s->r, op, &op->err);
-        finish(s, &s->reader, batch);
+        op->status = op->read(s->r, op, &op->err);
+        has_read(s, op);
     }
     return NULL;
 }
@@ -266,7 +282,6 @@ enum status store_start(struct queue *q, struct queue_reader *r, void (*ring)(vo
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->synced, NULL);
     pthread_cond_init(&s->writer.more, &monotonic);
     pthread_cond_init(&s->reader.more, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -306,7 +321,6 @@ void store_stop(struct store *s)
     queue_close(s->q);
     pthread_cond_destroy(&s->writer.more);
     pthread_cond_destroy(&s->reader.more);
-    pthread_cond_destroy(&s->synced);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }

@@ -42,7 +42,7 @@ void store_submit(struct store *s, struct store_op *op);
 void store_read(struct store *s, struct store_op *op);
 /* store_drain calls COMMITTED and DONE of what is ready; on the loop's thread. Returns how many were done. */
 int store_drain(struct store *s);
-/* store_broken: a commit failed for good (ERR, may be NULL, says why); every later operation fails with IO. The process should exit. */
+/* store_broken: a commit or a sync failed for good (ERR, may be NULL, says why); every later operation fails with IO. The process should exit. */
 bool store_broken(const struct store *s, struct error *err);
 /* store_stuck_ms: how long the oldest operation under way has been running, 0 when idle: for the watchdog. */
 int64_t store_stuck_ms(const struct store *s);

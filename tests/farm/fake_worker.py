@@ -2,7 +2,7 @@
 """Stands in for galley-worker and misbehaves on command.
 
 An item says what its worker does: a `string` node's value is a list of words, done in order, one attempt after the other ("1:" before a
-word: only on that attempt). Without words left it finishes. Everything else of a worker is here as it should be: hello, heartbeats, drain.
+word: only on that attempt). Without words left it finishes. Everything else of a worker is here as it should be: hello, heartbeats.
 """
 import json
 import os
@@ -15,7 +15,7 @@ sys.path.insert(0, os.environ["FARM_FOLDER"])
 import msgpack  # noqa: E402
 import sp  # noqa: E402
 
-HELLO, HEARTBEAT, STARTED, PROGRESS, FINISH, ASSIGN, CANCEL, DRAIN = 1, 2, 3, 4, 8, 32, 33, 34
+HELLO, HEARTBEAT, STARTED, PROGRESS, FINISH, ASSIGN, CANCEL = 1, 2, 3, 4, 8, 32, 33
 
 
 class Worker:
@@ -50,8 +50,6 @@ class Worker:
                 if time.monotonic() >= end:
                     return
                 continue
-            if kind == DRAIN and not self.item:
-                os._exit(0)
             if kind == CANCEL and self.item and not self.deaf:
                 self.canceled = True
             if kind == ASSIGN:

@@ -1,5 +1,5 @@
 """The rules over the source tree. A rule is a generator of complaints, "FILE:LINE: what is wrong and what to do"."""
-import functools, itertools, os, re, subprocess
+import functools, itertools, os, re, shutil, subprocess
 
 import reference
 
@@ -28,8 +28,8 @@ GPU_LIBRARIES = re.compile(r"lib(cuda|cudart|cudnn|cublas|nvrtc|dnnl|mkldnn)\b")
 @functools.lru_cache(None)
 def files():
     """Paths of the tree's text files, relative to its root: what git knows or would add, else what lies there."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode == 0 and listed.stdout:
+    listed = shutil.which("git") and subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed and listed.returncode == 0 and listed.stdout:
         names = listed.stdout.splitlines()
     else:
         names = []

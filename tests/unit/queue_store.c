@@ -2,12 +2,14 @@
 #include "common/clock.h"
 #include "queue_kit.h"
 #include "supervisor/queue/store.h"
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 enum { LIMIT_MS = 20000 };
 
@@ -31,16 +33,21 @@ static int count_commit(void *arg)
     return 0;
 }
 
-static int setup(void **state)
+static int start(void **state, bool synchronous)
 {
     struct rig *g = calloc(1, sizeof *g);
-    kit_open(&g->k);
+    g->k = (struct kit){.dir = temp_dir(), .now = 1700000000000};
+    assert_ok(queue_open(g->k.dir, synchronous, &g->k.q, &g->k.err), g->k.err);
+    assert_ok(queue_reader_open(g->k.dir, &g->k.r, &g->k.err), g->k.err);
     g->bell = eventfd(0, EFD_CLOEXEC);
     sqlite3_commit_hook(g->k.q->sql.db, count_commit, g);
     assert_ok(store_start(g->k.q, g->k.r, ring, g, &g->s, &g->k.err), g->k.err);
     *state = g;
     return 0;
 }
+
+static int setup(void **state) { return start(state, false); }
+static int setup_synchronous(void **state) { return start(state, true); }
 
 static void stop(struct rig *g)
 {
@@ -75,6 +82,12 @@ static void pump(struct rig *g, const int *count, int n)
     }
 }
 
+/* What was told in which order: an operation's number N when committed, -N when done. */
+struct told {
+    int v[64], n;
+    pthread_t thread;
+};
+
 struct op {
     struct store_op base;
     struct rig *g;
@@ -84,12 +97,24 @@ struct op {
     int64_t item, epoch, pending;
     bool found;
     pthread_barrier_t *gate;
+    struct told *told;
 };
+
+static void tell(struct op *op, int what)
+{
+    if (!op->told)
+        return;
+    assert_true(pthread_equal(pthread_self(), op->told->thread));
+    op->told->v[op->told->n++] = what;
+}
+
+static void committed(struct store_op *base) { tell((struct op *)base, ((struct op *)base)->number); }
 
 static void done(struct store_op *base, enum status status, const struct error *err)
 {
     struct op *op = (struct op *)base;
     op->status = status;
+    tell(op, -op->number);
     snprintf(op->message, sizeof op->message, "%s", status == ST_OK ? "" : err->message);
     if (op->order)
         op->order[*op->done] = op->number;
@@ -166,6 +191,46 @@ static void batches(void **state)
     pthread_barrier_destroy(&gate);
 }
 
+/* COMMITTED is called on the draining thread, before DONE, in the order of submission; not for what was refused and not where there is
+ * none. */
+static void committed_then_done(void **state)
+{
+    struct rig *g = *state;
+    enum { N = 12, REFUSED = 5, SILENT = 8 };
+    struct op ops[N];
+    struct told told = {.thread = pthread_self()};
+    int n = 0;
+    pthread_barrier_t gate;
+    pthread_barrier_init(&gate, NULL, 2);
+    for (int i = 0; i < N; i++)
+        ops[i] = (struct op){.base = {.run = i ? add_one : add_and_wait, .committed = i == SILENT ? NULL : committed, .done = done},
+                             .g = g,
+                             .number = i + 1,
+                             .done = &n,
+                             .refuse = i == REFUSED ? ST_BAD_ARGUMENT : ST_OK,
+                             .gate = &gate,
+                             .told = &told};
+    store_submit(g->s, &ops[0].base);
+    pthread_barrier_wait(&gate);
+    for (int i = 1; i < N; i++)
+        store_submit(g->s, &ops[i].base);
+    pthread_barrier_wait(&gate);
+    pump(g, &n, N);
+    int at_commit[N + 1] = {0}, at_done[N + 1] = {0}, last_commit = 0, last_done = 0;
+    assert_int_equal(told.n, N + N - 2);
+    for (int i = 0; i < told.n; i++) {
+        int number = abs(told.v[i]), *last = told.v[i] > 0 ? &last_commit : &last_done;
+        (told.v[i] > 0 ? at_commit : at_done)[number] = i + 1;
+        assert_true(number > *last);
+        *last = number;
+    }
+    for (int i = 0; i < N; i++) {
+        assert_true(at_done[i + 1] > at_commit[i + 1]);
+        assert_int_equal(at_commit[i + 1] == 0, i == REFUSED || i == SILENT);
+    }
+    pthread_barrier_destroy(&gate);
+}
+
 static int refuse_commit(void *arg)
 {
     (void)arg;
@@ -178,13 +243,16 @@ static enum status break_commits(struct queue *q, struct store_op *base, struct 
     return add_one(q, base, err);
 }
 
-/* A commit that fails acknowledges nothing, and neither does anything after it. */
+/* A commit that fails acknowledges nothing and is not told committed, and neither is anything after it. */
 static void broken(void **state)
 {
     struct rig *g = *state;
+    struct told told = {.thread = pthread_self()};
     int n = 0;
-    struct op a = {.base = {.run = break_commits, .done = done}, .g = g, .done = &n},
-              b = {.base = {.run = add_one, .done = done}, .g = g, .done = &n};
+    struct op a = {.base = {.run = break_commits, .committed = committed, .done = done}, .g = g, .number = 1, .done = &n, .told = &told},
+              b = a;
+    b.base.run = add_one;
+    b.number = 2;
     assert_false(store_broken(g->s, NULL));
     store_submit(g->s, &a.base);
     pump(g, &n, 1);
@@ -195,7 +263,79 @@ static void broken(void **state)
     store_submit(g->s, &b.base);
     pump(g, &n, 2);
     assert_int_equal(b.status, ST_IO);
-    assert_int_equal(pending(g), 0);
+    assert_true(told.n == 2 && told.v[0] == -1 && told.v[1] == -2);
+    struct op list = {.base = {.read = count_pending, .done = done}, .g = g, .done = &n};
+    store_read(g->s, &list.base);
+    pump(g, &n, 3);
+    assert_int_equal(list.status, ST_IO);
+    stop(g);
+    kit_connect(&g->k);
+    assert_int_equal(kit_count(&g->k, ITEM_PENDING), 0);
+    kit_disconnect(&g->k);
+}
+
+static sqlite3_io_methods log_methods; /* the log's own, but for the sync */
+static int syncs;
+
+static int refuse_sync(sqlite3_file *file, int flags)
+{
+    (void)file, (void)flags;
+    syncs++;
+    errno = EIO;
+    return SQLITE_IOERR_FSYNC;
+}
+
+static enum status break_syncs(struct queue *q, struct store_op *base, struct error *err)
+{
+    sqlite3_file *log = NULL;
+    sqlite3_file_control(q->sql.db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    log_methods = *log->pMethods;
+    log_methods.xSync = refuse_sync;
+    log->pMethods = &log_methods;
+    return add_one(q, base, err);
+}
+
+/* A sync that fails after the commit: the operation was told committed, but it is not acknowledged, and nothing after it is even begun. The
+ * log is not touched again, so that the next start finds what there is. */
+static void sync_fails(void **state)
+{
+    struct rig *g = *state;
+    struct told told = {.thread = pthread_self()};
+    int n = 0;
+    struct op before = {.base = {.run = add_one, .committed = committed, .done = done}, .g = g, .number = 1, .done = &n, .told = &told},
+              failing = before, after = before;
+    failing.base.run = break_syncs;
+    failing.number = 2;
+    after.number = 3;
+    syncs = 0;
+    store_submit(g->s, &before.base);
+    pump(g, &n, 1);
+    assert_int_equal(before.status, ST_OK);
+    store_submit(g->s, &failing.base);
+    pump(g, &n, 2);
+    assert_int_equal(failing.status, ST_IO);
+    assert_says(failing.message, "cannot sync");
+    struct error err;
+    assert_true(store_broken(g->s, &err));
+    assert_int_equal(err.code, ST_IO);
+    assert_says(err.message, "cannot be written any more");
+    store_submit(g->s, &after.base);
+    pump(g, &n, 3);
+    assert_int_equal(after.status, ST_IO);
+    assert_int_equal(after.item, 0);
+    static const int order[] = {1, -1, 2, -2, -3};
+    assert_int_equal(told.n, sizeof order / sizeof *order);
+    assert_memory_equal(told.v, order, sizeof order);
+    stop(g);
+    assert_int_equal(syncs, 1);
+    char log[PATH_BYTES];
+    struct stat st;
+    snprintf(log, sizeof log, "%s/galley.db-wal", g->k.dir);
+    assert_int_equal(stat(log, &st), 0);
+    assert_true(st.st_size > 0);
+    kit_connect(&g->k);
+    assert_int_equal(kit_count(&g->k, ITEM_PENDING), 2);
+    kit_disconnect(&g->k);
 }
 
 static enum status fill_up(struct queue *q, struct store_op *base, struct error *err)
@@ -454,8 +594,16 @@ static void slots(void **state)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        T(batches),       T(broken), T(full), T(write_refused), cmocka_unit_test(disk_full), T(stuck), T(checkpoint_when_idle),
-        T(stop_finishes), T(slots)};
+    const struct CMUnitTest tests[] = {T(batches),
+                                       T(committed_then_done),
+                                       T(broken),
+                                       cmocka_unit_test_setup_teardown(sync_fails, setup_synchronous, teardown),
+                                       T(full),
+                                       T(write_refused),
+                                       cmocka_unit_test(disk_full),
+                                       T(stuck),
+                                       T(checkpoint_when_idle),
+                                       T(stop_finishes),
+                                       T(slots)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
