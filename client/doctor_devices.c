@@ -10,13 +10,13 @@
 
 enum { PROBE_LIMIT_MS = 30000, PROBE_BYTES = 4 << 20 };
 
-static enum status probe(const char *models_dir, const char *data, json_t **ret, struct error *err)
+static enum status probe(const char *models_dir, const char *data, bool gpus, json_t **ret, struct error *err)
 {
     char program[PATH_BYTES];
     AUTO_BUF out = BUF_INIT;
     int code;
     TRY(subprocess_sibling("galley-worker", program, sizeof program, err));
-    char *argv[] = {program, "--probe", "--models-dir", (char *)models_dir, "--data", (char *)data, NULL};
+    char *argv[] = {program, "--probe", "--models-dir", (char *)models_dir, "--data", (char *)data, gpus ? NULL : "--no-gpus", NULL};
     struct spawn_args args = {
         .file = program, .argv = argv, .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1, .keep_fds = {-1, -1, -1, -1}};
     TRY(subprocess_output(&args, PROBE_LIMIT_MS, PROBE_BYTES, &out, &code, err));
@@ -46,8 +46,10 @@ static void check_devices(json_t *list, const json_t *devices, const struct conf
     AUTO_BUF names = BUF_INIT;
     json_array_foreach (devices, i, d) {
         const char *uuid = json_str(d, "uuid", "");
-        finding(list, "device", "ok", NULL, "%s: %s, %.1f GiB%s%s", json_str(d, "device", "?"), json_str(d, "name", "?"),
-                json_num(d, "memory_bytes", 0) / (1 << 30), uuid[0] ? ", " : "", uuid);
+        const char *able = json_str(d, "compute_capability", ""), *unusable = json_str(d, "unusable", "");
+        finding(list, "device", unusable[0] ? "note" : "ok", NULL, "%s: %s, %.1f GiB%s%s%s%s%s%s", json_str(d, "device", "?"), json_str(d, "name", "?"),
+                json_num(d, "memory_bytes", 0) / (1 << 30), uuid[0] ? ", " : "", uuid, able[0] ? ", compute capability " : "", able,
+                unusable[0] ? "; not used: " : "", unusable);
         buf_printf(&names, "%s%s", names.len ? ", " : "", json_str(d, "device", "?"));
     }
     if (json_array_size(devices) == 0)
@@ -113,9 +115,11 @@ void doctor_devices(json_t *list, const struct config *c, const struct paths *p)
     json_t *note;
     if (paths_data(data, &err) != ST_OK)
         finding(list, "model", "note", "set GALLEY_DATA to the folder that holds models/emoji", "%s", err.message);
-    if (probe(c ? c->models_dir : "", p->data, &found, &err) != ST_OK) {
+    const char *models_dir = c ? c->models_dir : "";
+    if (probe(models_dir, p->data, true, &found, &err) != ST_OK) {
         finding(list, "device", "problem", "run 'galley-worker --probe' to see more", "the search for devices failed: %s", err.message);
-        return;
+        if (probe(models_dir, p->data, false, &found, &err) != ST_OK)    /* as galleyd does: without the GPUs */
+            return;
     }
     const json_t *devices = json_object_get(found, "devices"), *notes = json_object_get(found, "notes");
     check_devices(list, devices, c);

@@ -13,8 +13,9 @@
 struct machine {
     int cores[SLOT_CORES], n_cores;
     const json_t *devices;
-    int n_gpus;
+    int n_gpus, n_usable;
     const char *no_gpu;         /* the probe's reason for there being none, or empty */
+    bool driver_loaded;         /* the reason may pass */
 };
 
 static bool is_gpu(const json_t *device)
@@ -22,13 +23,20 @@ static bool is_gpu(const json_t *device)
     return strcmp(json_str(device, "kind", ""), "cuda") == 0;
 }
 
+static bool usable(const json_t *device)
+{
+    return is_gpu(device) && !json_object_get(device, "unusable");
+}
+
 static struct machine machine_of(const json_t *probe)
 {
-    struct machine m = {.devices = json_object_get(probe, "devices"), .no_gpu = json_str(probe, "cuda", "")};
+    struct machine m = {.devices = json_object_get(probe, "devices"), .no_gpu = json_str(probe, "cuda", ""),
+                        .driver_loaded = json_flag(probe, "driver_loaded", false)};
     size_t i;
     json_t *d;
     json_array_foreach(m.devices, i, d) {
         m.n_gpus += is_gpu(d);
+        m.n_usable += usable(d);
         if (strcmp(json_str(d, "kind", ""), "cpu") == 0 && m.n_cores < SLOT_CORES)
             m.cores[m.n_cores++] = (int)json_integer_value(json_array_get(json_object_get(d, "cores"), 0));
     }
@@ -39,10 +47,14 @@ static struct machine machine_of(const json_t *probe)
 static void valid_names(const struct machine *m, struct buf *out)
 {
     buf_puts(out, "auto, cpu");
-    if (m->n_gpus == 1)
-        buf_puts(out, ", cuda:0 (or its UUID)");
-    else if (m->n_gpus > 1)
+    size_t i;
+    json_t *d;
+    if (m->n_usable > 1 && m->n_usable == m->n_gpus)
         buf_printf(out, ", cuda:0 to cuda:%d (or their UUIDs)", m->n_gpus - 1);
+    else
+        json_array_foreach(m->devices, i, d)
+            if (usable(d))
+                buf_printf(out, ", %s (or its UUID)", json_str(d, "device", ""));
     if (m->n_cores == 1)
         buf_puts(out, ", cpu:0");
     else if (m->n_cores > 1)
@@ -86,15 +98,17 @@ static enum status no_gpu(const struct machine *m, const char *name, struct erro
     char why[400];
     if (m->n_gpus)
         return refuse(m, name, "is not there", err);
+    if (m->driver_loaded && m->no_gpu[0])
+        return FAIL(err, DEVICE_LOST, "generation_devices: '%s' is not there now, though the NVIDIA driver is loaded: %.300s", name, m->no_gpu);
     snprintf(why, sizeof why, "is not there: %.300s", m->no_gpu[0] ? m->no_gpu : "this build has no CUDA module, or no GPU is visible");
     return refuse(m, name, why, err);
 }
 
-/* fits tells whether NAME means GPU: "cuda" the first one, "cuda:N", a UUID or the beginning of one. */
-static bool fits(const json_t *gpu, int index, const char *name)
+/* fits tells whether NAME means GPU: "cuda" the first one that can be used (BEFORE tells how many there were), "cuda:N", a UUID or the beginning of one. */
+static bool fits(const json_t *gpu, int before, const char *name)
 {
     if (strcmp(name, "cuda") == 0)
-        return index == 0;
+        return before == 0 && usable(gpu);
     if (strncmp(name, "cuda:", 5) == 0)
         return strcmp(json_str(gpu, "device", ""), name) == 0;
     return strncasecmp(json_str(gpu, "uuid", ""), name, strlen(name)) == 0;
@@ -111,9 +125,11 @@ static enum status gpu_device(const struct machine *m, const char *name, struct 
     size_t i;
     json_t *p;
     const json_t *found = NULL;
-    int index = 0;
+    int before = 0;
     json_array_foreach(m->devices, i, p) {
-        if (!is_gpu(p) || !fits(p, index++, name))
+        bool it_is = is_gpu(p) && fits(p, before, name);
+        before += usable(p);
+        if (!it_is)
             continue;
         if (found)
             return refuse(m, name, "is the beginning of more than one UUID", err);
@@ -121,6 +137,11 @@ static enum status gpu_device(const struct machine *m, const char *name, struct 
     }
     if (!found)
         return no_gpu(m, name, err);
+    if (!usable(found)) {
+        char why[200];
+        snprintf(why, sizeof why, "(%.60s) cannot be used: %.80s", json_str(found, "name", "?"), json_str(found, "unusable", ""));
+        return refuse(m, name, why, err);
+    }
     snprintf(d->name, sizeof d->name, "%s", json_str(found, "device", ""));
     snprintf(d->kind, sizeof d->kind, "cuda");
     snprintf(d->uuid, sizeof d->uuid, "%s", json_str(found, "uuid", ""));
@@ -183,7 +204,7 @@ static void automatic(const struct machine *m, bool all, struct strlist *names)
     size_t i;
     json_t *d;
     json_array_foreach(m->devices, i, d)
-        if (is_gpu(d) && (all || !names->n))
+        if (usable(d) && (all || !names->n))
             strlist_add(names, json_str(d, "device", ""));
     if (!names->n)
         strlist_add(names, "cpu");

@@ -17,5 +17,6 @@ struct device {
 
 /* devices_resolve turns WANTED (generation_devices) into devices, duplicates removed in order. PROBE: galley-worker's answer. "auto": every GPU, else
  * cpu; an empty list: one default device, the first GPU if there is one. A GPU is "cuda:N", its UUID or a beginning of it that no other shares; "cuda" is
- * the first one. It is known as "cuda:N", however it was named. NO_DEVICE: an absent or malformed entry, the valid ones named. */
+ * the first one. It is known as "cuda:N", however it was named. NO_DEVICE: an absent or malformed entry, the valid ones named; DEVICE_LOST: a GPU
+ * that a loaded driver does not show now: another start may find it. */
 NODISCARD enum status devices_resolve(const struct strlist *wanted, const json_t *probe, struct device ret[SLOT_MAX], int *ret_n, struct error *err);

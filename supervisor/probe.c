@@ -6,7 +6,7 @@
 #include "common/subprocess.h"
 #include "supervisor/supervisor.h"
 
-enum { PROBE_LIMIT_MS = 30000, PLAIN_LIMIT_MS = 10000, PROBE_MAX_BYTES = 8 << 20 };
+enum { PROBE_LIMIT_MS = 45000, PLAIN_LIMIT_MS = 30000, PROBE_MAX_BYTES = 8 << 20 };
 
 static enum status probe(const char *models_dir, const char *data, bool gpus, json_t **ret, struct error *err)
 {

@@ -195,6 +195,7 @@ void slot_start(struct slot *s)
     int64_t now = clock_ms();
     s->pid = 0;
     s->start_at = 0;
+    s->leaving = false;
     s->phase[0] = 0;
     if (start(s, &err) != ST_OK) {
         LOGE("worker does not start", "slot=%d device=%s error=%s", s->index, s->device.name, err.message);
@@ -277,8 +278,11 @@ static void take(struct slot *s, const struct link_message *m)
     case LINK_FINISH:
         if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing && view_is(m->FINISH.outcome, "device_fault"))
             view_text(m->FINISH.error_message, s->end_reason, sizeof s->end_reason);    /* the exit that follows is the end of the attempt, a crash */
-        else if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing)
+        else if (current(s, m->FINISH.item, m->FINISH.epoch) && !s->finishing) {
+            if (view_is(m->FINISH.outcome, "device_lost"))
+                view_text(m->FINISH.error_message, s->end_reason, sizeof s->end_reason);
             pool_frame_finish(s, &m->FINISH);
+        }
         else
             LOGW("late finish refused", "slot=%d item=%lld epoch=%lld", s->index, (long long)m->FINISH.item, (long long)m->FINISH.epoch);
         break;
@@ -467,8 +471,9 @@ static void on_exit_fd(void *arg, uint32_t events)
     s->models = NULL;
     delay_next_start(s);
     if (quarantine || code == 3) {
-        snprintf(s->reason, sizeof s->reason, "%s; 'galley workers restart %s' brings it back", code == 3 ? "device lost" : "failed different items three times in 10 minutes",
-                 s->device.name);
+        snprintf(s->reason, sizeof s->reason, "%s%s%.90s; 'galley workers restart %s' brings it back",
+                 code == 3 ? "device lost" : "failed different items three times in 10 minutes", code == 3 && s->end_reason[0] ? ": " : "",
+                 code == 3 ? s->end_reason : "", s->device.name);
         slot_event(s, SLOT_ON_QUARANTINE);
     } else if (s->keep_off || code == 2) {
         slot_event(s, SLOT_ON_CLOSE);

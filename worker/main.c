@@ -44,6 +44,7 @@ struct worker {
     bool draining;
     int exit_code;               /* why the render thread ended */
     bool render_ended;
+    bool goes_on;                /* the last item was refused, which is no reason to end */
 };
 
 static _Noreturn void leave(struct worker *w, int code)
@@ -103,9 +104,13 @@ static enum status open_device(struct worker *w, struct error *err)
     if (!api)
         return FAIL(err, NO_DEVICE, "this build has no backend for device '%s'", o->device);
     struct backend_spec spec = {.device = o->only_gpu ? "cuda:0" : o->device, .cores = o->n_cores ? o->cores : NULL, .n_cores = o->n_cores, .compute = compute_dtype(o)};
-    if (!w->backend)
-        TRY(api->open(&spec, &w->backend, err));
-    struct model_cache_args args = {w->backend, spec.compute, o->models_dir, o->data, o->cache_bytes ? o->cache_bytes : default_cache_bytes()};
+    if (!w->backend && api->open(&spec, &w->backend, err) != ST_OK) {
+        if (o->only_gpu && (err->code == ST_UNSUPPORTED || err->code == ST_INTERNAL || err->code == ST_NOT_AVAILABLE))
+            err->code = ST_DEVICE_LOST;    /* it is the device that cannot, whatever the item */
+        return err->code;
+    }
+    struct model_cache_args args = {w->backend, spec.compute, o->models_dir, o->data, o->cache_bytes ? o->cache_bytes : default_cache_bytes(),
+                                    strncmp(o->device, "cuda", 4) == 0};
     return model_cache_new(&args, &w->models, err);
 }
 
@@ -128,8 +133,16 @@ static void fail_assignment(struct worker *w, const struct link_ASSIGN *a, const
         LOGW("finish not sent", "item=%lld error=%s", (long long)a->item, e.message);
 }
 
+static void note_memory(struct worker *w)
+{
+    struct backend_memory now;
+    if (strncmp(w->options.device, "cuda", 4) == 0 && w->backend->api->memory(w->backend, &now, NULL) == ST_OK)
+        atomic_store(&w->vitals.device_bytes, now.used_bytes);
+}
+
 static enum status run_assignment(struct worker *w, const struct link_ASSIGN *a, struct error *err)
 {
+    w->goes_on = false;
     enum status st = open_device(w, err);
     if (st != ST_OK) {
         fail_assignment(w, a, err);
@@ -137,8 +150,10 @@ static enum status run_assignment(struct worker *w, const struct link_ASSIGN *a,
     }
     struct session_env env = {w->options.launch, w->options.outputs, w->models, &w->vitals, send_frame, w};
     st = session_run(&env, a, err);
+    w->goes_on = st == ST_OUT_OF_MEMORY && model_cache_refused(w->models);
     if (model_cache_unpin(w->models))
         send_models(w);
+    note_memory(w);
     return st;
 }
 
@@ -191,7 +206,7 @@ static void *render_main(void *arg)
             enum status st = run_assignment(w, &m.ASSIGN, &err);
             if (st != ST_OK && st != ST_CANCELED)
                 LOGI("item failed", "item=%lld epoch=%lld code=%s error=%s", (long long)m.ASSIGN.item, (long long)m.ASSIGN.epoch, status_name(st), err.message);
-            code = exit_code_of(st);
+            code = w->goes_on ? -1 : exit_code_of(st);
         }
         free(frame);
         atomic_store(&w->vitals.phase, "idle");
@@ -224,7 +239,8 @@ static void beat(void *arg)
     struct error e;
     const char *phase = atomic_load(&w->vitals.phase);
     struct link_message m = {LINK_HEARTBEAT, .HEARTBEAT = {.launch = w->options.launch, .counter = atomic_load(&w->vitals.counter),
-                             .phase = view_of(phase), .rss_bytes = resident_bytes()}};
+                             .phase = view_of(phase), .rss_bytes = resident_bytes(),
+                             .device_bytes = atomic_load(&w->vitals.device_bytes)}};
     if (send_message(w, &m, &e) != ST_OK)
         LOGW("heartbeat not sent", "error=%s", e.message);
     loop_timer_set(w->heartbeat, w->options.heartbeat_ms);

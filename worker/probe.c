@@ -75,6 +75,7 @@ enum status probe_print(const struct worker_options *o, struct error *err)
     TRY(catalog_list(o->models_dir, o->data, &out, err));
     json_object_set_new(out, "version", json_string(GALLEY_VERSION));
     json_object_set_new(out, "devices", cpu_devices());
+    json_object_set_new(out, "driver_loaded", json_boolean(access("/proc/driver/nvidia/version", F_OK) == 0));
     if (!o->no_gpus)
         cuda_devices(out);
     char *text = json_text(out);

@@ -372,13 +372,19 @@ const char *session_outcome(enum status st)
     }
 }
 
+/* outcome_of: an item that cannot fit has failed and no more, a memory that is full against all figures ends the worker. */
+static const char *outcome_of(const struct session *s, enum status st)
+{
+    return session_outcome(st == ST_OUT_OF_MEMORY && model_cache_refused(s->env->models) ? ST_NODE_FAILED : st);
+}
+
 static void send_finish(struct session *s, enum status st, const struct error *err)
 {
     json_t *session = s->executor ? executor_session(s->executor) : NULL;
     char *session_text = session ? json_text(session) : NULL;
     char *files = s->output ? json_text(output_files(s->output)) : NULL;
     send(s, &(struct link_message){LINK_FINISH, .FINISH = {
-        .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .outcome = view_of(session_outcome(st)),
+        .launch = s->env->launch, .item = s->assign->item, .epoch = s->assign->epoch, .outcome = view_of(outcome_of(s, st)),
         .error_type = view_of(st == ST_OK ? NULL : status_name(st)), .error_message = view_of(st == ST_OK ? NULL : err->message),
         .session = view_of(session_text), .files = view_of(files), .busy_ms = clock_ms() - s->started_ms}});
     json_decref(session);

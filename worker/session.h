@@ -11,6 +11,7 @@ struct vitals {
     _Atomic uint64_t counter;            /* moves with every op and node */
     _Atomic(const char *) phase;         /* static text */
     atomic_bool cancel;                  /* stop the running item */
+    _Atomic uint64_t device_bytes;       /* device memory in use after the last item */
 };
 
 struct session_env {

@@ -96,6 +96,20 @@ def cuda_device_lists():
         check([w["device"] for w in n.workers()] == ["cpu"], n.workers())
 
 
+@test(limit=60)
+def cuda_devices_that_are_too_old():
+    """What the kernels were not made for is left alone by auto, and refused by name."""
+    os.environ["VGPU_CAPABILITY"] = "75,90"
+    for given in ("auto", "[cuda]", "[]"):
+        with CudaNode(given, 2) as n:
+            check([w["device"] for w in n.workers()] == ["cuda:1"], given, n.workers())
+    code, log = CudaNode("[cuda:0]", 2, start=False).run_to_end()
+    check(code == 2 and "below 8.0" in log and "cuda:1 (or its UUID)" in log, code, log)
+    os.environ["VGPU_CAPABILITY"] = "75"
+    with CudaNode("auto", 1) as n:
+        check([w["device"] for w in n.workers()] == ["cpu"], n.workers())
+
+
 @test(limit=180)
 def cuda_picture():
     """The same picture as the CPU's, in float32 and in the default float16, and the same bytes each time."""
@@ -183,3 +197,16 @@ def cuda_doctor():
         n = CudaNode("auto", gpus, start=False)
         said = subprocess.run([BIN + "/galley", "doctor"], env=n.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60).stdout.lower()
         check(word in said and "cuda module" in said, word, said)
+
+
+@test(limit=180, short=False)
+def cuda_first_run():
+    """The first run on a GPU is one command; on simulated ones it must run through."""
+    n = CudaNode("auto", 2, start=False)
+    report = n.home + "/report.md"
+    for only in ("speed", "out of memory"):
+        command = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "../bench/gpu"), "--build", os.path.dirname(BIN), "--report", report, "--only", only]
+        done = subprocess.run(command, env=dict(os.environ, **n.rig), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=80)
+        with open(report) as f:
+            text = f.read()
+        check(done.returncode == 0 and "simulated" in text and "| ok |" in text and only in text, only, done.returncode, done.stderr, text[-2000:])

@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/paths.h"
 #include "golden/fixture.h"
+#include "golden/fixture_model.h"
 #include "golden/golden.h"
 #include "graph/graph.h"
 #include "worker/executor.h"
@@ -17,7 +18,7 @@ enum { KEEP_MAX = 64 };
 /* What a running case holds: the services a worker's session would give, over memory. */
 struct bench {
     struct golden_case *c;
-    struct backend *backend;
+    struct backend *backend;     /* borrowed */
     struct { char key[64]; struct model *model; } models[4];
     int n_models;
     struct { char name[32]; struct tensor *tensor; } tensors[KEEP_MAX];
@@ -131,7 +132,7 @@ static enum status model_get(void *self, const json_t *reference, struct model *
     if (b->n_models == (int)(sizeof b->models / sizeof b->models[0]))
         return FAIL(err, TOO_LARGE, "too many models in one case");
     TRY(model_dir(key, dir, err));
-    TRY(model_open(dir, b->backend, DT_F32, &b->models[b->n_models].model, err));
+    TRY(model_open(dir, b->backend, fixture_dtype(), &b->models[b->n_models].model, err));
     snprintf(b->models[b->n_models].key, sizeof b->models->key, "%s", key);
     *ret = b->models[b->n_models++].model;
     return ST_OK;
@@ -151,8 +152,6 @@ static void bench_fini(struct bench *b)
         picture_free(b->pictures[i].picture);
     for (int i = 0; i < b->n_models; i++)
         model_free(b->models[i].model);
-    if (b->backend)
-        b->backend->api->close(b->backend);
 }
 
 /* The last latents and the last picture that the graph made. */
@@ -184,7 +183,7 @@ static enum status run_nodes(struct bench *b, struct executor *x, struct made *r
 static enum golden_result compare_picture(struct golden_case *c, const struct picture *p)
 {
     struct golden_tensor want;
-    double limit = golden_tolerance(c, "image_psnr_db", "f32", 45), sum = 0;
+    double limit = golden_tolerance(c, "image_psnr_db", dtype_name(fixture_dtype()), fixture_dtype() == DT_F32 ? 45 : 30), sum = 0;
     if (!golden_has(c, "expect", "image"))
         return GOLDEN_PASS;
     GOLDEN_TRY(golden_tensor(c, "expect", "image", &want));
@@ -195,6 +194,11 @@ static enum golden_result compare_picture(struct golden_case *c, const struct pi
         sum += (p->pixels[i] - want.data[i]) * (p->pixels[i] - want.data[i]);
     double db = sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n / sum) : 999;
     return db >= limit ? GOLDEN_PASS : golden_fail(c, "picture: %.1f dB from the reference, limit %.1f", db, limit);
+}
+
+static double latents_tolerance(const struct golden_case *c)
+{
+    return golden_tolerance(c, "latents_rel_l2", dtype_name(fixture_dtype()), fixture_dtype() == DT_F32 ? 1e-3 : 0.05);
 }
 
 static enum golden_result compare(struct golden_case *c, enum status s, const struct made *made, const struct error *err)
@@ -208,8 +212,8 @@ static enum golden_result compare(struct golden_case *c, enum status s, const st
     if (golden_has(c, "expect", "latents")) {
         if (!made->latents)
             return golden_fail(c, "the graph made no latents");
-        GOLDEN_TRY(golden_compare_f32(c, "latents", made->latents->data, (size_t)tensor_count(made->latents), MEASURE_REL_L2,
-                                      golden_tolerance(c, "latents_rel_l2", "f32", 1e-3)));
+        size_t n = (size_t)tensor_count(made->latents);
+        GOLDEN_TRY(golden_compare_f32(c, "latents", made->latents->data, n, MEASURE_REL_L2, latents_tolerance(c)));
     }
     return compare_picture(c, made->picture);
 }
@@ -221,10 +225,11 @@ enum golden_result kind_endtoend(struct golden_case *c)
     struct executor *x = NULL;
     struct made made = {0};
     struct error err;
-    const struct backend_spec spec = {.device = "cpu", .compute = DT_F32};
+    if (fixture_dtype() == DT_BF16)
+        return golden_skip(c, "no recorded tolerance of whole graphs in bf16");
     enum status s = graph_parse(json_object_get(c->inputs, "graph"), &g, NULL, &err);
     if (s == ST_OK)
-        s = backend_cpu.open(&spec, &b.backend, &err);
+        s = fixture_backend(&b.backend, &err);
     if (s == ST_OK)
         s = executor_new(g, "golden", &x, &err);
     if (s == ST_OK)

@@ -217,6 +217,50 @@ static void plans_and_weights_are_kept(void **state)
     assert_true(model_bytes(s->model) > 4 * 1000 * 1000);
 }
 
+/* A device's keeper that has FREE bytes, and frees what the model does not use when it is asked for more. */
+struct keeper { struct model *model; size_t free, asked, most; int freed; };
+
+static enum status keeper_make(void *self, size_t need, struct error *err)
+{
+    struct keeper *k = self;
+    k->asked++;
+    k->most = need > k->most ? need : k->most;
+    return need > k->free ? FAIL(err, OUT_OF_MEMORY, "%zu bytes needed, %zu free", need, k->free) : ST_OK;
+}
+
+static bool keeper_less(void *self)
+{
+    struct keeper *k = self;
+    k->freed++;
+    return false;
+}
+
+static void asks_for_room_before_it_allocates(void **state)
+{
+    struct setting *s = *state;
+    struct keeper k = {.model = s->model};
+    const struct model_room room = {&k, keeper_make, keeper_less};
+    struct tensor *out;
+    struct error err;
+    model_share(s->model, &room);
+    struct backend_memory now;
+    assert_int_equal(model_denoise(s->model, &s->args, &s->hooks, &out, &err), ST_OUT_OF_MEMORY);
+    assert_non_null(strstr(err.message, "bytes needed"));
+    assert_ok(s->backend->api->memory(s->backend, &now, &err), err);
+    assert_int_equal(now.used_bytes, 0);
+    assert_int_equal(model_bytes(s->model), 0);
+    assert_true(k.asked == 1 && k.freed == 1);
+    k.free = SIZE_MAX;
+    tensor_free(denoise(s));
+    size_t weights = k.most;
+    assert_true(weights > 2 * 1000 * 1000 && model_bytes(s->model) > weights / 2);
+    k.most = 0;
+    assert_true(model_trim(s->model));
+    assert_int_equal(model_idle_bytes(s->model), 0);
+    tensor_free(denoise(s));
+    assert_true(k.most < weights / 2);       /* the weights are there */
+}
+
 static void previews_on_request_only(void **state)
 {
     struct setting *s = *state;
@@ -475,7 +519,7 @@ int main(void)
 #define WITH_MODEL(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
         WITH_MODEL(loop_allocates_nothing),
-        cmocka_unit_test_setup_teardown(loop_allocates_nothing, setup_cpu, teardown), WITH_MODEL(plans_and_weights_are_kept), WITH_MODEL(previews_on_request_only), WITH_MODEL(a_tick_cancels),
+        cmocka_unit_test_setup_teardown(loop_allocates_nothing, setup_cpu, teardown), WITH_MODEL(plans_and_weights_are_kept), WITH_MODEL(asks_for_room_before_it_allocates), WITH_MODEL(previews_on_request_only), WITH_MODEL(a_tick_cancels),
         WITH_MODEL(unequal_prompts_are_masked), WITH_MODEL(bad_arguments), WITH_MODEL(a_scale_for_each_step),
         WITH_MODEL(text_encoder_skips_layers), WITH_MODEL(decodes),
         cmocka_unit_test(identifies), cmocka_unit_test(damaged_folders), cmocka_unit_test(other_file_names),

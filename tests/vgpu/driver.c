@@ -317,11 +317,21 @@ ENTRY CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
     return r;
 }
 
+/* capability_of reads VGPU_CAPABILITY: one number per device of the machine, "75,90" (tens are the major one); 90 where it says nothing. */
+static int capability_of(int number)
+{
+    const char *list = getenv("VGPU_CAPABILITY");
+    for (int i = 0; list && *list && i < number; i++)
+        list = strchr(list, ',') ? strchr(list, ',') + 1 : NULL;
+    int able = list ? atoi(list) : 0;
+    return able ? able : 90;
+}
+
 static int attribute_of(CUdevice_attribute attrib, int number)
 {
     switch ((int)attrib) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return 9;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return 0;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: return capability_of(number) / 10;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: return capability_of(number) % 10;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: return 132;
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: return 32;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:

@@ -3,6 +3,7 @@
  * Environment, read by cuInit:
  *   VGPU_DEVICES=N        devices of the machine, 1 to 16; absent: none
  *   VGPU_MEMORY=BYTES     of each device, with K, M or G; 2G
+ *   VGPU_CAPABILITY=LIST  compute capability of each, "75,90": 7.5 and 9.0; 9.0
  *   VGPU_STATE=FOLDER     what the processes on a device share: its memory, that it is lost, which faults have struck; absent: nothing
  *   VGPU_FAULTS=...       see faults.c
  *   VGPU_COUNT=FILE       what was called, up to date at any moment (see faults.c); %p in FILE is the process

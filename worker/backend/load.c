@@ -34,6 +34,10 @@ static enum status load_module(struct cuda_module *ret, struct error *err)
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL); /* kept: devices stay open to the end of the process */
     if (!handle)
         return load_failed(path, err);
+    static const struct cuda_module_build ours = CUDA_MODULE_BUILD;
+    const struct cuda_module_build *its = dlsym(handle, "galley_cuda_build");
+    if (!its || memcmp(its, &ours, sizeof ours) != 0)
+        return FAIL(err, NO_DEVICE, "the CUDA module '%.400s' is of another build (%.31s, this is %s): install both from one", path, its ? its->version : "?", GALLEY_VERSION);
     void *probe = dlsym(handle, "galley_cuda_probe");
     ret->backend = dlsym(handle, "galley_cuda_backend");
     memcpy(&ret->probe, &probe, sizeof probe);

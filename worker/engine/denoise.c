@@ -296,14 +296,17 @@ static bool wants_preview(const struct job *j)
     return j->hooks && j->hooks->want_preview && j->hooks->step && j->hooks->want_preview(j->hooks->self);
 }
 
+/* report waits for the end of STEP, the one wait of a step: the preview's bytes are read back, or there are none. */
 static enum status report(struct job *j, int step, struct bop *rgb, struct error *err)
 {
-    if (!j->hooks || !j->hooks->step)
-        return ST_OK;
     if (rgb) {
         TRY(run_op(j, rgb, err));
         TRY(plan_get(j->m, j->p, IO_RGB, j->rgb, err));
+    } else {
+        TRY(j->m->backend->api->sync(j->m->backend, err));
     }
+    if (!j->hooks || !j->hooks->step)
+        return ST_OK;
     j->hooks->step(j->hooks->self, step, j->sampler->steps, rgb ? j->rgb : NULL, j->w, j->h);
     return ST_OK;
 }
@@ -340,7 +343,6 @@ static enum status run_call(struct job *j, int i, struct error *err)
         TRY(draw_noise(j, c, err));
     for (int u = 0; u < c->n_updates; u++)
         TRY(run_op(j, ops->update[u], err));
-    TRY(j->m->backend->api->sync(j->m->backend, err));
     return ends_step ? report(j, c->step, !preview ? NULL : ops->x0 ? j->rgb_of_x0 : j->rgb_of_x, err) : ST_OK;
 }
 

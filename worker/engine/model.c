@@ -101,14 +101,34 @@ void model_free(struct model *m)
     free(m);
 }
 
-size_t model_bytes(const struct model *m)
+size_t model_weight_bytes(const struct model *m)
 {
-    size_t compute = dtype_bytes(m->compute);
-    size_t bytes = (weights_used(m->unet) + weights_used(m->text)) * compute + weights_used(m->vae) * dtype_bytes(DT_F32);
+    return (weights_used(m->unet) + weights_used(m->text)) * dtype_bytes(m->compute) + weights_used(m->vae) * dtype_bytes(DT_F32);
+}
+
+static size_t plans_bytes(const struct model *m, bool idle)
+{
+    size_t bytes = 0;
     for (int i = 0; i < MODEL_PLANS; i++)
-        if (m->plans[i].plan)
+        if (m->plans[i].plan && !(idle && m->plans[i].pins))
             bytes += plan_bytes(m->plans[i].plan);
     return bytes;
+}
+
+size_t model_bytes(const struct model *m)
+{
+    return m->loaded + plans_bytes(m, false);
+}
+
+size_t model_idle_bytes(const struct model *m)
+{
+    return plans_bytes(m, true);
+}
+
+void model_share(struct model *m, const struct model_room *room)
+{
+    m->room = room;
+    m->plan_room = (struct plan_room){room->self, room->make};
 }
 
 const struct tokenizer *model_tokenizer(const struct model *m)

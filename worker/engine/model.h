@@ -29,6 +29,18 @@ struct model;
 NODISCARD enum status model_open(const char *dir, struct backend *backend, enum dtype compute, struct model **ret, struct error *err);
 void model_free(struct model *m);
 size_t model_bytes(const struct model *m);                  /* memory it holds now */
+size_t model_idle_bytes(const struct model *m);             /* of that, plans that nobody uses now */
+bool model_trim(struct model *m);                           /* drops those plans; false if there were none */
+
+/* Who keeps several models on one device: MAKE frees what is idle until NEED more bytes fit; OUT_OF_MEMORY (needed and free) if they cannot.
+ * LESS is asked after the device had less than it said: it frees one thing more, false if nothing is left. */
+struct model_room {
+    void *self;
+    enum status (*make)(void *self, size_t need, struct error *err);
+    bool (*less)(void *self);
+};
+/* model_share makes M ask ROOM (borrowed) before each plan loads or allocates. Both calls may trim M. */
+void model_share(struct model *m, const struct model_room *room);
 
 /* Called between ops by whatever runs long. TICK returns false to stop: the call then ends with ST_CANCELED. */
 struct engine_hooks {

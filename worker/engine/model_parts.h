@@ -3,6 +3,7 @@
 #include "common/paths.h"
 #include "worker/engine/clip.h"
 #include "worker/engine/model.h"
+#include "worker/engine/plan.h"
 #include "worker/engine/sampling.h"
 #include "worker/engine/unet.h"
 #include "worker/engine/vae.h"
@@ -54,14 +55,18 @@ struct model {
     json_t *scheduler_config;
     struct text_self *texts;                 /* one per number of skipped layers */
     struct net_plan plans[MODEL_PLANS];
+    const struct model_room *room;           /* NULL: alone on its device */
+    struct plan_room plan_room;
+    size_t loaded;                           /* bytes of weights in the device's memory, as model_weight_bytes counts */
     uint64_t clock;
 };
 
 /* model_plan returns the plan for KEY, made now (cancelable by HOOKS, which may be NULL) or kept from before, pinned until model_unpin. When
- * memory is short the plans that nobody uses are dropped and the plan is tried once more. */
+ * memory is short what nobody uses is dropped, of M's plans or as M's room decides, and the plan is tried again. */
 NODISCARD enum status model_plan(struct model *m, const struct plan_key *key, const struct engine_hooks *hooks, struct net_plan **ret, struct error *err);
 void model_unpin(struct net_plan *p);                                     /* accepts NULL */
-void model_drop_plans(struct model *m);                                   /* all that are not pinned */
+/* model_weight_bytes returns what the weights of all plans that were described so far take on the device. */
+size_t model_weight_bytes(const struct model *m);
 /* model_check describes every network of M once without a plan: BAD_MODEL if a weight is missing or of another shape. */
 NODISCARD enum status model_check(struct model *m, struct error *err);
 

@@ -95,6 +95,23 @@ enum status model_check(struct model *m, struct error *err)
     return ST_OK;
 }
 
+/* finish finishes P's plan and counts the weights that were loaded for it, of a failed one too. */
+static enum status finish(struct model *m, struct net_plan *p, const struct engine_hooks *hooks, struct error *err)
+{
+    size_t loads = model_weight_bytes(m) - m->loaded;
+    if (m->room)
+        plan_ask_room(p->plan, &m->plan_room, loads);
+    enum status s = plan_finish(p->plan, hooks, err);
+    if (s != ST_OK) {
+        if (plan_loaded(p->plan) < loads)
+            loads = plan_loaded(p->plan);
+        plan_free(p->plan);
+        p->plan = NULL;
+    }
+    m->loaded += loads;
+    return s;
+}
+
 static enum status make(struct model *m, struct net_plan *p, const struct engine_hooks *hooks, struct error *err)
 {
     struct net n = {.err = err};
@@ -102,14 +119,12 @@ static enum status make(struct model *m, struct net_plan *p, const struct engine
     TRY(plan_new(m->backend, &p->plan, err));
     n.plan = p->plan;
     build(m, &n, &p->key, p->io);
-    enum status s = n.status;
-    if (s == ST_OK)
-        s = plan_finish(p->plan, hooks, err);
-    if (s != ST_OK) {
+    if (n.status != ST_OK) {
         plan_free(p->plan);
         p->plan = NULL;
-        return s;
+        return n.status;
     }
+    TRY(finish(m, p, hooks, err));
     for (int i = 0; i < IO_COUNT; i++)
         if (p->io[i].w)
             p->io[i] = plan_operand(p->plan, p->io[i]);
@@ -122,11 +137,15 @@ static void drop(struct net_plan *p)
     *p = (struct net_plan){0};
 }
 
-void model_drop_plans(struct model *m)
+bool model_trim(struct model *m)
 {
+    bool any = false;
     for (int i = 0; i < MODEL_PLANS; i++)
-        if (m->plans[i].plan && !m->plans[i].pins)
+        if (m->plans[i].plan && !m->plans[i].pins) {
             drop(&m->plans[i]);
+            any = true;
+        }
+    return any;
 }
 
 static struct net_plan *oldest(struct model *m)
@@ -158,6 +177,11 @@ static struct net_plan *trim(struct model *m)
     }
 }
 
+static bool less(struct model *m)
+{
+    return m->room ? m->room->less(m->room->self) : model_trim(m);
+}
+
 enum status model_plan(struct model *m, const struct plan_key *key, const struct engine_hooks *hooks, struct net_plan **ret, struct error *err)
 {
     struct net_plan *p = NULL;
@@ -169,11 +193,11 @@ enum status model_plan(struct model *m, const struct plan_key *key, const struct
         if (!p)
             return FAIL(err, INTERNAL, "more than %d plans in use at once", MODEL_PLANS);
         p->key = *key;
+        p->pins = 1;         /* what is being made is not idle */
         enum status s = make(m, p, hooks, err);
-        if (s == ST_OUT_OF_MEMORY) {
-            model_drop_plans(m);
+        while (s == ST_OUT_OF_MEMORY && less(m))
             s = make(m, p, hooks, err);
-        }
+        p->pins = 0;
         TRY(s);
     }
     p->pins++;

@@ -26,6 +26,9 @@ struct plan {
     struct segment segments[PLAN_SEGMENTS];
     struct bmem *arena, *workspace;
     size_t arena_bytes, workspace_bytes;
+    const struct plan_room *room;
+    size_t loads;                /* bytes of weights that the ops are expected to load */
+    size_t loaded;
     bool out_of_memory, finished;
 };
 
@@ -211,15 +214,49 @@ static enum status make_ops(struct plan *p, struct segment *seg, const struct en
     return ST_OK;
 }
 
+void plan_ask_room(struct plan *p, const struct plan_room *room, size_t about)
+{
+    p->room = room;
+    p->loads = about;
+}
+
+size_t plan_loaded(const struct plan *p)
+{
+    return p->loaded;
+}
+
+static size_t device_bytes(const struct plan *p)
+{
+    struct backend_memory now = {0};
+    return p->room && p->backend->api->memory(p->backend, &now, NULL) == ST_OK ? now.used_bytes : 0;
+}
+
+static enum status make_segments(struct plan *p, const struct engine_hooks *hooks, struct error *err)
+{
+    size_t before = device_bytes(p);
+    enum status st = ST_OK;
+    for (int s = 0; s < PLAN_SEGMENTS && st == ST_OK; s++)
+        st = make_ops(p, &p->segments[s], hooks, err);
+    size_t after = device_bytes(p);
+    p->loaded = after > before ? after - before : 0;
+    return st;
+}
+
+static enum status have_room(const struct plan *p, size_t bytes, struct error *err)
+{
+    return p->room && bytes ? p->room->make(p->room->self, bytes, err) : ST_OK;
+}
+
 enum status plan_finish(struct plan *p, const struct engine_hooks *hooks, struct error *err)
 {
     struct backend *b = p->backend;
     if (p->out_of_memory)
         return FAIL(err, OUT_OF_MEMORY, "out of memory building a plan");
     TRY(lay_out(p, err));
+    TRY(have_room(p, p->arena_bytes + p->loads, err));
     TRY(b->api->mem_new(b, p->arena_bytes ? p->arena_bytes : 64, &p->arena, err));
-    for (int s = 0; s < PLAN_SEGMENTS; s++)
-        TRY(make_ops(p, &p->segments[s], hooks, err));
+    TRY(make_segments(p, hooks, err));
+    TRY(have_room(p, p->workspace_bytes, err));
     if (p->workspace_bytes)
         TRY(b->api->mem_new(b, p->workspace_bytes, &p->workspace, err));
     for (int s = 0; s < PLAN_SEGMENTS && b->api->sequence_new; s++) {

@@ -23,6 +23,17 @@ struct operand plan_view(struct operand x, int first, int count);
 void plan_keep(struct plan *p, struct operand x);
 /* plan_op appends a copy of DESC to SEGMENT. */
 void plan_op(struct plan *p, int segment, const struct op_desc *desc);
+/* Who keeps what the device's memory is used for: MAKE frees what is idle until NEED more bytes fit. OUT_OF_MEMORY (needed and free): they
+ * cannot. */
+struct plan_room {
+    void *self;
+    enum status (*make)(void *self, size_t need, struct error *err);
+};
+/* plan_ask_room makes plan_finish ask ROOM (borrowed) before it allocates: first for the arena and for the ABOUT bytes that the ops will load of
+ * the weights, then for the workspace. */
+void plan_ask_room(struct plan *p, const struct plan_room *room, size_t about);
+/* plan_loaded returns the bytes of weights that plan_finish has loaded, with a room alone. */
+size_t plan_loaded(const struct plan *p);
 /* plan_finish lays out, allocates arena and workspace and makes every op, asking HOOKS (may be NULL) before each: the first use of a weight
  * repacks it, so this can take a while. OUT_OF_MEMORY says needed and free. */
 NODISCARD enum status plan_finish(struct plan *p, const struct engine_hooks *hooks, struct error *err);

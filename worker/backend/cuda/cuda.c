@@ -67,15 +67,28 @@ static enum status capability(CUdevice device, int *ret, struct error *err)
     return ST_OK;
 }
 
-static enum status open_context(struct cuda_backend *b, struct error *err)
+/* find_device takes "cuda", the first that the process sees, or "cuda:N". */
+static enum status find_device(const char *name, CUdevice *ret, struct error *err)
+{
+    int count = 0;
+    long n = name[4] == ':' ? strtol(name + 5, NULL, 10) : 0;
+    CU(err, "counting the devices", cu.device_count(&count));
+    if (n < 0 || n >= count)
+        return FAIL(err, NO_DEVICE, "no device '%s': %d CUDA devices are visible", name, count);
+    CU(err, "finding the device", cu.device_get(ret, (int)n));
+    return ST_OK;
+}
+
+static enum status open_context(struct cuda_backend *b, const char *name, struct error *err)
 {
     int able = 0;
-    CU(err, "finding the device", cu.device_get(&b->device, 0));
+    TRY(find_device(name, &b->device, err));
     TRY(capability(b->device, &able, err));
     if (able < CAPABILITY_LEAST)
         return FAIL(err, UNSUPPORTED, "the device has compute capability %d.%d, at least %d.%d is needed", able / 10, able % 10,
                     CAPABILITY_LEAST / 10, CAPABILITY_LEAST % 10);
     TRY(attribute(b->device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &b->processors, err));
+    TRY(attribute(b->device, CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, &b->threads_per_processor, err));
     CU(err, "making a context", cu.context_retain(&b->context, b->device));
     CU(err, "making a context", cu.context_set(b->context));
     CU(err, "making a stream", cu.stream_new(&b->stream, CU_STREAM_NON_BLOCKING));
@@ -91,9 +104,9 @@ static enum status open_kernels(struct cuda_backend *b, struct error *err)
     return ST_OK;
 }
 
-static enum status open_all(struct cuda_backend *b, struct error *err)
+static enum status open_all(struct cuda_backend *b, const char *name, struct error *err)
 {
-    TRY(open_context(b, err));
+    TRY(open_context(b, name, err));
     TRY(open_kernels(b, err));
     TRY(staging_open(b, err));
     TRY(gemm_open(b, &b->gemm, err));
@@ -142,7 +155,7 @@ static enum status cuda_open(const struct backend_spec *spec, struct backend **r
     b->base.api = &galley_cuda_backend;
     b->compute = spec->compute;
     b->reserve_bytes = spec->reserve_bytes;
-    st = open_all(b, err);
+    st = open_all(b, spec->device, err);
     if (st != ST_OK) {
         cuda_close(&b->base);
         return error_prefix(err, "%s", spec->device);
@@ -209,6 +222,12 @@ static void uuid_text(const CUuuid *uuid, const char *name, char ret[UUID_TEXT])
         n += snprintf(ret + n, (size_t)(UUID_TEXT - n), i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", u[i]);
 }
 
+/* why_not is why the module cannot use a device, NULL when it can. */
+static const char *why_not(int able)
+{
+    return able < CAPABILITY_LEAST ? "its compute capability is below 8.0 (Ampere)" : NULL;
+}
+
 static enum status describe(int i, json_t *list, struct error *err)
 {
     CUdevice device;
@@ -228,6 +247,8 @@ static enum status describe(int i, json_t *list, struct error *err)
     snprintf(driver_is, sizeof driver_is, "%d.%d", version / 1000, version % 1000 / 10);
     json_t *d = json_pack("{s:s s:s s:s s:s s:I s:s s:s}", "device", device_is, "kind", "cuda", "name", name, "uuid", uuid_is,
                           "memory_bytes", (json_int_t)bytes, "compute_capability", capability_is, "driver", driver_is);
+    if (d && why_not(able))
+        json_object_set_new(d, "unusable", json_string(why_not(able)));
     if (!d || json_array_append_new(list, d) != 0)
         return FAIL(err, OUT_OF_MEMORY, "out of memory for the list of devices");
     return ST_OK;
@@ -243,17 +264,20 @@ enum status galley_cuda_probe(json_t **ret, struct error *err)
     json_t *list = json_array();
     if (!list)
         return FAIL(err, OUT_OF_MEMORY, "out of memory for the list of devices");
-    for (int i = 0; i < n; i++) {
-        enum status st = describe(i, list, err);
-        if (st != ST_OK) {
-            json_decref(list);
-            return st;
-        }
+    enum status st = ST_OK;
+    for (int i = 0; i < n; i++) {    /* one that does not answer is left out */
+        enum status one = describe(i, list, err);
+        st = one == ST_OK ? st : one;
     }
-    *ret = list;
-    return ST_OK;
+    if (json_array_size(list)) {
+        *ret = list;
+        return ST_OK;
+    }
+    json_decref(list);
+    return st;
 }
 
+const struct cuda_module_build galley_cuda_build = CUDA_MODULE_BUILD;
 const struct backend_api galley_cuda_backend = {
     .name = "cuda",
     .open = cuda_open,

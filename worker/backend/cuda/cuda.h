@@ -40,7 +40,7 @@ struct cuda_backend {
     CUfunction kernels[KERNEL_COUNT];
     enum dtype compute;
     size_t reserve_bytes, used_bytes;
-    int processors;              /* multiprocessors */
+    int processors, threads_per_processor; /* multiprocessors, and what each holds at a time */
     struct staging *staging;     /* memory.c: pinned memory that uploads and downloads go through */
     struct gemm *gemm;
     struct dnn *dnn;

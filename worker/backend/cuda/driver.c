@@ -80,6 +80,7 @@ static enum status load_driver(struct error *err)
         return FAIL(err, NO_DEVICE, "the NVIDIA driver is not there: %.400s", why ? why : "libcuda.so.1 cannot be loaded");
     }
     TRY(resolve(library, err));
+    setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);    /* nvidia-smi's numbers; the driver's own order is by speed */
     int v = driver_version();
     if (v && v / 1000 < CUDA_VERSION / 1000)
         return too_old("this build is for a newer one", err);

@@ -1,7 +1,5 @@
 #include "worker/backend/cuda/core.h"
 
-enum { THREADS_PER_PROCESSOR = 2048 };
-
 struct k_operand k_operand_of(const struct operand *o, CUdeviceptr arena)
 {
     if (o->w == 0)
@@ -38,6 +36,6 @@ enum status cuda_launch(struct cuda_backend *b, enum kernel_id id, int64_t block
 
 int64_t grid_of(const struct cuda_backend *b, int64_t n, int threads)
 {
-    int64_t want = (n + threads - 1) / threads, most = (int64_t)b->processors * (THREADS_PER_PROCESSOR / threads);
+    int64_t want = (n + threads - 1) / threads, most = (int64_t)b->processors * (b->threads_per_processor / threads);
     return want < 1 ? 1 : want > most ? most : want;
 }

@@ -17,6 +17,7 @@ struct ring {
     size_t slot_bytes;
     int n, next;
     CUevent done[SMALL_SLOTS]; /* the slot's last transfer */
+    bool busy[SMALL_SLOTS];    /* which may be under way: nobody has waited for it yet */
 };
 
 struct staging {
@@ -77,20 +78,30 @@ static struct ring *ring_for(const struct cuda_backend *b, size_t bytes)
     return bytes <= SMALL_BYTES ? &b->staging->small : &b->staging->large;
 }
 
+/* arrive waits for the last transfer of SLOT. */
+static enum status arrive(struct ring *r, int slot, struct error *err)
+{
+    CU(err, "waiting for a transfer", cu.event_sync(r->done[slot]));
+    r->busy[slot] = false;
+    return ST_OK;
+}
+
 /* take waits until the next slot of R is free and returns its number in *RET. */
 static enum status take(struct ring *r, int *ret, struct error *err)
 {
-    CU(err, "waiting for a transfer", cu.event_sync(r->done[r->next]));
+    if (r->busy[r->next])
+        TRY(arrive(r, r->next, err));
     *ret = r->next;
     r->next = (r->next + 1) % r->n;
     return ST_OK;
 }
 
 /* taken marks SLOT as used by what STREAM has been given. */
-static enum status taken(const struct ring *r, int slot, CUstream stream, struct error *err)
+static enum status taken(struct ring *r, int slot, CUstream stream, struct error *err)
 {
     CUresult e = cu.event_record(r->done[slot], stream);
-    if (e == CUDA_SUCCESS)
+    r->busy[slot] = e == CUDA_SUCCESS;
+    if (r->busy[slot])
         return ST_OK;
     (void)cu.stream_sync(stream); /* or the next user of the slot would not know that it has to wait */
     return driver_fail(err, e, "marking a transfer");
@@ -138,7 +149,7 @@ static enum status fetch(struct cuda_backend *b, unsigned char *to, CUdeviceptr 
             asked += n;
         }
         size_t n = bytes - got < r->slot_bytes ? bytes - got : r->slot_bytes;
-        CU(err, "download", cu.event_sync(r->done[oldest]));
+        TRY(arrive(r, oldest, err));
         memcpy(to + got, slot_at(r, oldest), n);
         got += n;
         oldest = (oldest + 1) % r->n;
@@ -278,10 +289,12 @@ enum status cuda_fill(struct backend *backend, struct bmem *dst, size_t offset, 
     return cuda_settle(b, set_bytes(b, dst->at + offset, byte, bytes, err), err);
 }
 
+/* wait_all waits for the one stream: what goes on b->copies is joined to it. No transfer is under way after it. */
 static enum status wait_all(struct cuda_backend *b, struct error *err)
 {
-    CU(err, "waiting for the device", cu.stream_sync(b->copies));
     CU(err, "waiting for the device", cu.stream_sync(b->stream));
+    memset(b->staging->small.busy, 0, sizeof b->staging->small.busy);
+    memset(b->staging->large.busy, 0, sizeof b->staging->large.busy);
     return ST_OK;
 }
 
