@@ -176,7 +176,7 @@ static void claim_done(struct store_op *op, enum status st, const struct error *
 
 static void claim(struct slot *s)
 {
-    if (s->state != SLOT_READY || s->work.item || s->finishing || !may_claim(s))
+    if (s->state != SLOT_READY || s->work.item || s->finishing || s->leaving || !may_claim(s))
         return;
     if (s->claiming) {
         s->claim_again = true;
@@ -380,7 +380,10 @@ static enum status fill_finish(struct finish_op *f, const struct link_FINISH *m,
     } else if (view_is(m->outcome, "out_of_memory") || view_is(m->outcome, "device_lost")) {
         f->what = FINISH_REQUEUE;
         f->why = view_is(m->outcome, "out_of_memory") ? END_OUT_OF_MEMORY : END_DEVICE_LOST;
-        f->claim_next = false;       /* this process is about to exit */
+        s->leaving = true;
+        s->term_until = clock_ms() + s->pool->sup->config->term_grace_ms;    /* it goes by itself, or is made to */
+        pool_wake_timer(s->pool);
+        f->claim_next = false;
     } else {
         f->args.outcome = ITEM_FAILED;
         f->args.error_type = f->error_type;

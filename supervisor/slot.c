@@ -195,6 +195,7 @@ void slot_start(struct slot *s)
     int64_t now = clock_ms();
     s->pid = 0;
     s->start_at = 0;
+    s->leaving = false;
     s->phase[0] = 0;
     if (start(s, &err) != ST_OK) {
         LOGE("worker does not start", "slot=%d device=%s error=%s", s->index, s->device.name, err.message);

@@ -43,6 +43,7 @@ struct slot {
     bool claiming, claim_again;      /* a claim is under way; something came meanwhile */
     bool settling;                   /* the claim of its item is committed, not yet synced and told: what the worker says waits */
     bool exit_waits;                 /* so does its exit */
+    bool leaving;                    /* it said that it is about to exit: it gets no item */
     bool finishing;                  /* a finish is under way: a death meanwhile is not the item's */
     int64_t cancel_until, term_until, lost_at;   /* stop ladder, 0: not armed */
     enum attempt_end end_why;        /* how to account the death that is coming */
