@@ -99,7 +99,7 @@ static enum status no_gpu(const struct machine *m, const char *name, struct erro
     if (m->n_gpus)
         return refuse(m, name, "is not there", err);
     if (m->driver_loaded && m->no_gpu[0])
-        return FAIL(err, DEVICE_LOST, "generation_devices: '%s' is not there now, though the NVIDIA driver is loaded: %.300s", name, m->no_gpu);
+        return FAIL(err, DEVICE_LOST, "generation_devices: '%s' is not there now, though the NVIDIA driver is loaded: %.300s: see 'nvidia-smi', then start again", name, m->no_gpu);
     snprintf(why, sizeof why, "is not there: %.300s", m->no_gpu[0] ? m->no_gpu : "this build has no CUDA module, or no GPU is visible");
     return refuse(m, name, why, err);
 }

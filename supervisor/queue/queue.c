@@ -99,7 +99,7 @@ enum status queue_sync(struct queue *q, struct error *err)
     int rc = wal && wal->pMethods ? wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY) : SQLITE_IOERR_FSYNC;
     if (rc != SQLITE_OK) {
         q->suspect = true;
-        return FAIL(err, IO, "cannot sync '%s-wal': %s", q->path, strerror(errno));
+        return FAIL(err, IO, "cannot sync '%s-wal': %s: mend the disk, then start again", q->path, strerror(errno));
     }
     q->unsynced = false;
     return ST_OK;

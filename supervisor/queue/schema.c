@@ -190,7 +190,7 @@ static enum status log_rewrite(const char *path, struct error *err)
     if (f->pMethods)
         f->pMethods->xClose(f);
     free(f);
-    return rc == SQLITE_OK ? ST_OK : FAIL(err, IO, "cannot write '%s' again: %s", wal, strerror(errno));
+    return rc == SQLITE_OK ? ST_OK : FAIL(err, IO, "cannot write '%s' again: %s: mend the disk or its permissions, then start again", wal, strerror(errno));
 }
 
 enum status queue_open_db(const char *path, bool synchronous, sqlite3 **ret, struct error *err)
